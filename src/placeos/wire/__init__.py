@@ -1,0 +1,1 @@
+"""Frames and messages between services, and between core and its driver processes."""

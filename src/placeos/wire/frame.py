@@ -1,0 +1,147 @@
+"""The frame: one codec for both links (service and core, core and driver process).
+
+::
+
+    size    u32 big-endian   bytes that follow
+    header  u16 big-endian   length of the header
+    header  MessagePack      `Header` as an array; fields are only ever added at its end
+    payload                  opaque; JSON by convention
+
+A switch between two links rewrites the header and never decodes the payload.
+"""
+
+from __future__ import annotations
+
+import struct
+from enum import IntEnum
+
+import msgspec
+
+MAX_FRAME = 16 * 1024 * 1024  # bytes; a larger frame closes the link
+_PREFIX = struct.Struct(">IH")
+PREFIX_SIZE = _PREFIX.size
+
+
+class Command(IntEnum):
+    """What a frame asks for or answers. Numbers are never reused."""
+
+    # the link itself
+    HELLO = 1
+    PROOF = 2
+    PING = 3
+    REPLY = 4
+    ERROR = 5
+    CANCEL = 6
+    # calls: api -> core, core -> core, core <-> driver process
+    EXECUTE = 10
+    DEBUG = 11
+    IGNORE = 12
+    LOG = 13
+    LOAD = 14
+    STATS = 15
+    # core -> driver process
+    START = 20
+    UPDATE = 21
+    STOP = 22
+    TERMINATE = 23
+    VALUE = 24
+    MESSAGE = 25
+    # driver process -> core
+    READY = 30
+    STATE = 31
+    PUBLISH = 32
+    BIND = 33
+    UNBIND = 34
+    MONITOR = 35
+    READ = 36
+    SYSTEM = 37
+    SETTING = 38
+    FAULT = 39
+
+
+class Clearance(IntEnum):
+    """How much a caller may do; a function names the least it needs."""
+
+    USER = 0
+    SUPPORT = 1
+    ADMINISTRATOR = 2
+
+
+class Header(msgspec.Struct, array_like=True, omit_defaults=True):
+    """What the switch in the middle needs to know of a frame.
+
+    `sequence` is chosen by the asking side and echoed in REPLY and ERROR; 0 wants no answer.
+    `module` is a module id, or `<system id>/<name>/<index>` where core shall resolve it.
+    `remaining` is the caller's time left in milliseconds (0: no limit).
+    `code` and `error` belong to answers: an HTTP-like status and a `Failure`.
+    """
+
+    command: int
+    sequence: int = 0
+    module: str = ""
+    function: str = ""
+    user: str = ""
+    clearance: int = 0
+    remaining: int = 0
+    code: int = 0
+    error: str = ""
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Header).decode
+
+
+class FrameError(Exception):
+    """The peer sent bytes that are no frame; the link cannot go on."""
+
+
+def encode(header: Header, payload: bytes = b"") -> bytes:
+    """The bytes of one frame. Raises FrameError if it would exceed `MAX_FRAME`."""
+    head = _encode(header)
+    size = 2 + len(head) + len(payload)
+    if size > MAX_FRAME:
+        raise FrameError(f"frame of {size} bytes exceeds the limit of {MAX_FRAME}")
+    return _PREFIX.pack(size, len(head)) + head + payload
+
+
+class FrameReader:
+    """Cuts a byte stream into frames; a large frame is joined once, when it is complete."""
+
+    __slots__ = ("_chunks", "_missing")
+
+    def __init__(self) -> None:
+        self._chunks: list[bytes] = []
+        self._missing = 0  # bytes still needed before cutting is worth another try
+
+    def feed(self, data: bytes) -> list[tuple[Header, bytes]]:
+        """All frames completed by `data`. Raises FrameError on malformed or oversized ones."""
+        if self._chunks:
+            self._chunks.append(data)
+            self._missing -= len(data)
+            if self._missing > 0:
+                return []
+            data = b"".join(self._chunks)
+        frames: list[tuple[Header, bytes]] = []
+        start, end = 0, len(data)
+        needed = PREFIX_SIZE
+        while end - start >= PREFIX_SIZE:
+            size, head = _PREFIX.unpack_from(data, start)
+            if size > MAX_FRAME:
+                raise FrameError(f"frame of {size} bytes exceeds the limit of {MAX_FRAME}")
+            if head + 2 > size:
+                raise FrameError(f"header of {head} bytes does not fit a frame of {size} bytes")
+            stop = start + 4 + size
+            if stop > end:
+                needed = 4 + size
+                break
+            body = start + PREFIX_SIZE + head
+            try:
+                header = _decode(data[start + PREFIX_SIZE : body])
+            except (msgspec.MsgspecError, RecursionError) as error:
+                raise FrameError(f"unreadable header: {error}") from error
+            frames.append((header, data[body:stop]))
+            start = stop
+        rest = data[start:]
+        self._chunks = [rest] if rest else []
+        self._missing = needed - len(rest)
+        return frames
