@@ -15,7 +15,7 @@ import hmac
 import logging
 import secrets
 from collections.abc import Callable
-from typing import Final
+from typing import Final, cast
 
 import msgspec
 
@@ -192,8 +192,8 @@ class Link(asyncio.Protocol):
     # -- asyncio.Protocol -----------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # uvloop's transports do not inherit from asyncio.Transport
+        self._transport = transport = cast("asyncio.Transport", transport)
         transport.set_write_buffer_limits(high=HIGH_WATER)
         self._hello.nonce = secrets.token_hex(16)
         self.send(Header(Command.HELLO), msgspec.json.encode(self._hello))
