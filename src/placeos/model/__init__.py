@@ -1,0 +1,1 @@
+"""What a building is: entities and their rules. Pure: no I/O, no await."""

@@ -1,0 +1,1 @@
+"""Redis: live state, lookups, channels. Readers look again; nothing here is told only once."""
