@@ -1,0 +1,1 @@
+"""REST and the control websocket."""

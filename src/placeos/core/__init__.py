@@ -1,0 +1,1 @@
+"""Core: runs modules. Desired state from the configuration, actual state from its processes."""

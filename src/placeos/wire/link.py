@@ -99,7 +99,7 @@ class Link(asyncio.Protocol):
         """
         if not self.is_open:
             raise CallError(Failure.NOT_RUN, "the link is closed")
-        if len(self._pending) >= MAX_PENDING or self._buffered() > HARD_LIMIT:
+        if len(self._pending) >= MAX_PENDING or self.buffered() > HARD_LIMIT:
             raise CallError(Failure.BUSY, "too many requests are waiting on this link")
         self._sequence = sequence = self._sequence + 1
         header.sequence = sequence
@@ -186,7 +186,8 @@ class Link(asyncio.Protocol):
             out, self._out = self._out, []
             self._transport.write(out[0] if len(out) == 1 else b"".join(out))
 
-    def _buffered(self) -> int:
+    def buffered(self) -> int:
+        """Bytes queued for the other side that the kernel has not taken yet."""
         return self._transport.get_write_buffer_size() if self._transport is not None else 0
 
     # -- asyncio.Protocol -----------------------------------------------------------------

@@ -1,0 +1,89 @@
+"""The nodes of the cluster and what runs on them."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import msgspec
+from litestar import Response
+
+from placeos.api import errors
+from placeos.api.call import Call, reply
+from placeos.api.routes import Parameter, Role, Route
+from placeos.wire.errors import CallError
+from placeos.wire.frame import Command, Header
+
+ASK_TIMEOUT = 3.0  # seconds; a node that is slower is left out
+Stats = dict[str, Any]
+
+
+def routes() -> list[Route]:
+    """All routes of the cluster."""
+    common: dict[str, Any] = {"tag": "Cluster", "role": Role.ADMIN, "scopes": ("cluster",)}
+    status = Parameter("include_status", bool)
+    return [
+        Route(method="GET", path="/cluster", handler=index, query=(status,),
+              returns=list[dict[str, object]], summary="The nodes with their load", **common),
+        Route(method="GET", path="/cluster/{id}", handler=show, query=(status,),
+              returns=list[dict[str, object]], summary="The drivers of one node", **common),
+    ]  # fmt: skip
+
+
+async def index(call: Call) -> Response[bytes]:
+    """Every node that answers."""
+    nodes = call.services.router.nodes()
+    answers = await asyncio.gather(*(_ask(call, node.identity) for node in nodes))
+    with_status = call.flag("include_status")
+    return reply(
+        [
+            _node(node.identity, node.address, stats, with_status=with_status)
+            for node, stats in zip(nodes, answers, strict=True)
+            if stats is not None
+        ]
+    )
+
+
+async def show(call: Call) -> Response[bytes]:
+    """What runs on one node."""
+    identity = call.path("id")
+    known = {node.identity for node in call.services.router.nodes()}
+    stats = await _ask(call, identity) if identity in known else None
+    if stats is None:
+        raise errors.not_found(f"core not registered: {identity}")
+    with_status = call.flag("include_status")
+    return reply([_driver(process, with_status) for process in stats.get("processes", [])])
+
+
+async def _ask(call: Call, identity: str) -> Stats | None:
+    header = Header(Command.STATS, user=call.claims.sub)
+    try:
+        _, payload = await call.services.router.ask(identity, header, b"", timeout=ASK_TIMEOUT)
+        return msgspec.json.decode(payload, type=Stats)
+    except (CallError, msgspec.MsgspecError):
+        return None
+
+
+def _node(identity: str, address: str, stats: Stats, *, with_status: bool) -> Stats:
+    processes = stats.get("processes", [])
+    load = {name: value for name, value in stats.items() if name != "processes"}
+    node: Stats = {"id": identity, "uri": address, "load": {"local": load, "edge": {}}}
+    if with_status:
+        modules = sum(len(process.get("modules", [])) for process in processes)
+        node["status"] = {
+            "available_repositories": [],
+            "unavailable_repositories": [],
+            "compiled_drivers": [process.get("driver") for process in processes],
+            "unavailable_drivers": [],
+            "run_count": {"local": {"modules": modules, "drivers": len(processes)}, "edge": {}},
+        }
+    return node
+
+
+def _driver(process: Stats, with_status: bool) -> Stats:
+    modules = process.get("modules", [])
+    local: Stats = {"modules": modules}
+    if with_status:
+        rest = {name: value for name, value in process.items() if name not in ("driver", "modules")}
+        local["status"] = {"module_instances": len(modules), **rest}
+    return {"driver": process.get("driver"), "local": local, "edge": {}}

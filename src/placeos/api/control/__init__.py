@@ -1,0 +1,1 @@
+"""The control websocket: live values, calls and debug output for apps in the browser."""

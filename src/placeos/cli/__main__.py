@@ -1,0 +1,5 @@
+"""`python -m placeos.cli`."""
+
+from placeos.cli import main
+
+main()

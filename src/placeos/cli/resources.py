@@ -1,0 +1,251 @@
+"""Commands that show how the platform and its modules are."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+import typer
+
+from placeos.cli.options import ApiKey, AsJson, Url, connect
+from placeos.cli.output import CliError, print_json, print_table
+
+if TYPE_CHECKING:
+    from placeos.cli.client import Client
+
+_ALL = 10_000
+
+
+class Module(msgspec.Struct):
+    """What is shown of a module."""
+
+    id: str
+    driver_id: str = ""
+    name: str = ""
+    custom_name: str | None = None
+    role: int = 0
+    ip: str = ""
+    port: int = 0
+    uri: str = ""
+    running: bool = False
+    connected: bool = True
+    has_runtime_error: bool = False
+
+    @property
+    def shown_name(self) -> str:
+        """The name it has in its systems."""
+        return self.custom_name or self.name
+
+    @property
+    def address(self) -> str:
+        """Where its device is."""
+        return self.uri or (f"{self.ip}:{self.port}" if self.ip else "")
+
+    @property
+    def state(self) -> str:
+        """One word."""
+        if not self.running:
+            return "stopped"
+        return "connected" if self.connected else "disconnected"
+
+
+class Place(msgspec.Struct):
+    """What is needed of a system to say where a module is."""
+
+    name: str
+    display_name: str | None = None
+    modules: list[str] = []
+
+
+class Driver(msgspec.Struct):
+    """What is shown of a driver."""
+
+    id: str
+    name: str = ""
+    file_name: str = ""
+    module_name: str = ""
+    role: int | str = 0
+    commit: str = ""
+    compilation_output: str | None = None
+
+
+class Overview(msgspec.Struct):
+    """`placeos status --json`."""
+
+    url: str
+    version: str
+    nodes: list[dict[str, object]]
+    running: int
+    connected: int
+    stopped: int
+    problems: list[dict[str, object]]
+
+
+class _Version(msgspec.Struct):
+    version: str = ""
+
+
+def status(as_json: AsJson = False, url: Url = None, api_key: ApiKey = None) -> None:
+    """Show whether all is well: services, cores, and modules that are not connected."""
+    with connect(url, api_key) as client:
+        overview = look(client)
+    if as_json:
+        print_json(overview)
+    else:
+        _print_status(overview)
+    if overview.problems:
+        raise typer.Exit(1)
+
+
+def modules(
+    search: Annotated[str, typer.Argument(help="Words to look for.")] = "",
+    as_json: AsJson = False,
+    url: Url = None,
+    api_key: ApiKey = None,
+) -> None:
+    """List modules: connected, disconnected or stopped."""
+    with connect(url, api_key) as client:
+        query: dict[str, object] = {"limit": _ALL} | ({"q": search} if search else {})
+        if as_json:
+            print_json(client.get("/modules", list[dict[str, object]], **query))
+            return
+        found = client.get("/modules", list[Module], **query)
+        rooms = rooms_of(client.get("/systems", list[Place], limit=_ALL))
+    rows = [
+        (", ".join(rooms.get(item.id, [])), item.shown_name, item.state, item.address, item.id)
+        for item in found
+    ]
+    print_table(
+        ("ROOM", "NAME", "STATE", "ADDRESS", "ID"),
+        sorted(rows),
+        empty="No module fits." if search else "There are no modules yet.",
+    )
+
+
+def drivers(
+    search: Annotated[str, typer.Argument(help="Words to look for.")] = "",
+    as_json: AsJson = False,
+    url: Url = None,
+    api_key: ApiKey = None,
+) -> None:
+    """List drivers."""
+    with connect(url, api_key) as client:
+        query: dict[str, object] = {"limit": _ALL} | ({"q": search} if search else {})
+        if as_json:
+            print_json(client.get("/drivers", list[dict[str, object]], **query))
+            return
+        found = client.get("/drivers", list[Driver], **query)
+    print_table(
+        ("NAME", "MODULE", "FILE", "VERSION", "ID", "ERROR"),
+        (
+            (
+                item.name,
+                item.module_name,
+                item.file_name,
+                item.commit[:8],
+                item.id,
+                _first_line(item.compilation_output),
+            )
+            for item in found
+        ),
+        empty="No driver fits." if search else "There are no drivers yet.",
+    )
+
+
+def look(client: Client) -> Overview:
+    """Everything `status` shows."""
+    version = client.get("/version", _Version)
+    found = client.get("/modules", list[Module], limit=_ALL)
+    names = _driver_names(client)
+    rooms = rooms_of(client.get("/systems", list[Place], limit=_ALL))
+    problems: list[dict[str, object]] = [
+        {
+            "room": ", ".join(rooms.get(item.id, [])),
+            "module": item.shown_name,
+            "id": item.id,
+            "driver": names.get(item.driver_id, ""),
+            "state": item.state,
+            "reason": _reason(item),
+        }
+        for item in found
+        if item.running and (not item.connected or item.has_runtime_error)
+    ]
+    running = [item for item in found if item.running]
+    return Overview(
+        url=client.url,
+        version=version.version,
+        nodes=_nodes(client),
+        running=len(running),
+        connected=sum(item.connected for item in running),
+        stopped=len(found) - len(running),
+        problems=problems,
+    )
+
+
+def rooms_of(systems: list[Place]) -> dict[str, list[str]]:
+    """Module id → names of the rooms it is in."""
+    rooms: dict[str, list[str]] = {}
+    for system in systems:
+        for module in system.modules:
+            rooms.setdefault(module, []).append(system.display_name or system.name)
+    return rooms
+
+
+def _nodes(client: Client) -> list[dict[str, object]]:
+    """Cores; nothing for those who may not see them."""
+    try:
+        return client.get("/cluster", list[dict[str, object]], include_status="true")
+    except CliError:
+        return []
+
+
+def _driver_names(client: Client) -> dict[str, str]:
+    return {item.id: item.name for item in client.get("/drivers", list[Driver], limit=_ALL)}
+
+
+def _reason(item: Module) -> str:
+    where = f"the device at {item.address} does not answer" if item.address else "not connected"
+    reasons = [] if item.connected else [where]
+    if item.has_runtime_error:
+        reasons.append("its driver reported errors")
+    return "; ".join(reasons)
+
+
+def _print_status(overview: Overview) -> None:
+    typer.echo(f"{overview.url}  PlaceOS {overview.version}")
+    print_table(
+        ("CORE", "VERSION", "MODULES", "PROCESSES"),
+        (
+            (
+                str(node.get("id", "")),
+                str(node.get("version", "")),
+                str(_inner(node, "module_instances")),
+                str(_inner(node, "running_drivers", "running_processes")),
+            )
+            for node in overview.nodes
+        ),
+        empty="No core is running, or you may not see it.",
+    )
+    stopped = f", {overview.stopped} stopped" if overview.stopped else ""
+    typer.echo(f"Modules: {overview.connected} of {overview.running} connected{stopped}")
+    if overview.problems:
+        columns = ("room", "module", "state", "reason", "driver", "id")
+        print_table(
+            [column.upper() for column in columns],
+            ([str(problem[column]) for column in columns] for problem in overview.problems),
+            empty="",
+        )
+
+
+def _inner(node: dict[str, object], *names: str) -> object:
+    """A figure of a node, wherever in its status it is."""
+    places = [node, *(value for value in node.values() if isinstance(value, dict))]
+    for place in places:
+        for name in names:
+            if place.get(name) is not None:
+                return place[name]
+    return ""
+
+
+def _first_line(text: str | None) -> str:
+    return text.strip().splitlines()[0] if text and text.strip() else ""

@@ -1,0 +1,346 @@
+"""Carrying out the plan: bounded concurrency, one step per module at a time, retries."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Final
+
+import msgspec
+from msgspec import Raw
+
+from placeos.core.calls import Switch
+from placeos.core.plan import (
+    End,
+    Have,
+    Launch,
+    Start,
+    Step,
+    Stop,
+    Update,
+    Want,
+    leftovers,
+    plan,
+)
+from placeos.core.processes import Processes, Version
+from placeos.core.reports import Reports
+from placeos.core.state_writer import StateWriter
+from placeos.wire.errors import CallError, Failure
+from placeos.wire.frame import Command, Header
+from placeos.wire.link import Link
+from placeos.wire.messages import ModuleStart
+
+log = logging.getLogger("placeos.core")
+
+_Job = Coroutine[object, object, None]
+
+CONCURRENCY: Final = 64  # module steps under way at once
+START_TIMEOUT: Final = 10.0  # seconds
+STOP_TIMEOUT: Final = 3.0  # seconds
+BACKOFF: Final = (1.0, 60.0)  # seconds: first and longest pause after a failed step
+
+
+class Instance:
+    """A module as it is on this node."""
+
+    __slots__ = ("busy", "failures", "good", "link", "payload", "problem", "touched", "version")
+
+    def __init__(self, version: str) -> None:
+        self.version = version
+        self.payload = b""  # last given, successfully or not
+        self.good = b""  # last accepted
+        self.link: Link | None = None  # where it runs
+        self.busy = False
+        self.failures = 0
+        self.problem: CallError | None = None  # why the last start failed
+        self.touched = asyncio.Event()  # ends a pause early
+
+
+class _Needs:
+    """How many modules want or have each version."""
+
+    def __init__(self) -> None:
+        self._count: Counter[str] = Counter()
+
+    def add(self, version: str) -> None:
+        self._count[version] += 1
+
+    def drop(self, version: str) -> None:
+        self._count[version] -= 1
+        if self._count[version] <= 0:
+            del self._count[version]
+
+    def __contains__(self, version: object) -> bool:
+        return version in self._count
+
+
+class Executor:
+    """The owner runs `run()`, keeps `versions` and tells by `want` what should run.
+
+    `on_started(module, metadata)` also follows each accepted update, then with empty
+    metadata; `on_stopped(module)` follows each stop that was wanted.
+    """
+
+    def __init__(
+        self,
+        processes: Processes,
+        switch: Switch,
+        state: StateWriter,
+        reports: Reports,
+        *,
+        on_started: Callable[[str, bytes], None],
+        on_stopped: Callable[[str], None],
+    ) -> None:
+        self.desired: dict[str, Want] = {}
+        self.versions: dict[str, Version] = {}
+        self.instances: dict[str, Instance] = {}
+        self._processes = processes
+        self._switch = switch
+        self._state = state
+        self._reports = reports
+        self._on_started = on_started
+        self._on_stopped = on_stopped
+        self._touched: dict[str, None] = {}
+        self._good: dict[str, bytes] = {}
+        self._failures: dict[str, int] = {}
+        self._needs = _Needs()
+        self._wake = asyncio.Event()
+        self._slots = asyncio.Semaphore(CONCURRENCY)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closed = False
+
+    # -- looking ----------------------------------------------------------------------------------
+
+    def want(self, module: str, want: Want | None) -> None:
+        """How a module should run from now on; None: not (here)."""
+        before = self.desired.get(module)
+        if before == want:
+            return
+        if before is not None:
+            self._needs.drop(before.version)
+        if want is None:
+            del self.desired[module]
+        else:
+            self._needs.add(want.version)
+            self.desired[module] = want
+        instance = self.instances.get(module)
+        if instance is not None:
+            instance.touched.set()
+        self.look([module])
+
+    def look(self, modules: Iterable[str]) -> None:
+        """Something about these modules changed: plan them again."""
+        self._touched.update(dict.fromkeys(modules))
+        self._wake.set()
+
+    def process_ready(self, key: str) -> None:
+        """Modules can be started in this process."""
+        self.look([one for one, want in self.desired.items() if want.version == key])
+
+    def process_gone(self, key: str) -> list[str]:
+        """All modules in this process ended with it; which those are."""
+        gone = [one for one, instance in self.instances.items() if instance.version == key]
+        for module in gone:
+            self._switch.stopped(module)
+            instance = self.instances[module]
+            instance.link = None
+            if not instance.busy:  # else its step ends by itself, on the lost link
+                self._drop(module, instance)
+        self.look(gone)
+        return gone
+
+    def problem(self, module: str) -> CallError | None:
+        """Why the module could not be started, if that is so."""
+        instance = self.instances.get(module)
+        return instance.problem if instance is not None else None
+
+    async def run(self) -> None:
+        """Plan and act until cancelled."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            touched, self._touched = self._touched, {}
+            self._act(touched)
+            await asyncio.sleep(0)
+
+    async def close(self) -> None:
+        """Begin nothing more; end all processes, which end their modules."""
+        self._closed = True
+        self._switch.running.clear()
+        await self._processes.end_all()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _act(self, touched: Iterable[str]) -> None:
+        if self._closed:
+            return
+        actual: dict[str, Have] = {}
+        wanted: list[str] = list(touched)
+        for module in wanted:
+            instance = self.instances.get(module)
+            if instance is not None:
+                actual[module] = Have(instance.version, instance.payload, instance.busy)
+        for step in plan(self.desired, actual, self._processes.phases(), wanted):
+            self._begin(step)
+        for step in leftovers(self._needs, list(self._processes.by_key)):
+            self._begin(step)
+        for module in wanted:
+            self._switch.look_again(module)
+
+    def _begin(self, step: Step) -> None:
+        match step:
+            case Launch(version):
+                known = self.versions.get(version)
+                if known is not None:
+                    self._processes.launch(known)
+            case End(version):
+                self._spawn(self._processes.end(version), f"end {version}")
+            case Start(module, want):
+                instance = Instance(want.version)
+                instance.failures = self._failures.pop(module, 0)
+                instance.good = self._good.pop(module, b"")
+                self.instances[module] = instance
+                self._needs.add(want.version)
+                self._step(module, instance, self._start(module, instance, want))
+            case Update(module, _, payload):
+                instance = self.instances[module]
+                self._step(module, instance, self._update(module, instance, payload))
+            case Stop(module, _):
+                instance = self.instances[module]
+                self._step(module, instance, self._stop(module, instance))
+
+    def _step(self, module: str, instance: Instance, job: _Job) -> None:
+        instance.busy = True
+        self._spawn(self._carry_out(module, instance, job), f"step {module}")
+
+    def _spawn(self, job: _Job, name: str) -> None:
+        task = asyncio.get_running_loop().create_task(job, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("step failed", exc_info=error, extra={"step": task.get_name()})
+
+    async def _carry_out(self, module: str, instance: Instance, job: _Job) -> None:
+        try:
+            async with self._slots:
+                await job
+            if instance.problem is not None:
+                await self._pause(module, instance)
+        finally:
+            job.close()
+            instance.busy = False
+            if instance.link is None and self.instances.get(module) is instance:
+                self._drop(module, instance)  # whatever it was, it is to be started anew
+        self.look([module])
+
+    def _drop(self, module: str, instance: Instance) -> None:
+        """The module does not run any more; keep what its next start should know."""
+        del self.instances[module]
+        self._needs.drop(instance.version)
+        if instance.good:
+            self._good[module] = instance.good
+        if instance.failures:
+            self._failures[module] = instance.failures
+
+    async def _pause(self, module: str, instance: Instance) -> None:
+        """Wait before the next try, or until something else is wanted."""
+        delay = min(BACKOFF[0] * 2 ** (instance.failures - 1), BACKOFF[1])
+        wanted = self.desired.get(module)
+        try:
+            async with asyncio.timeout(delay * random.uniform(0.8, 1.2)):  # noqa: S311 - jitter
+                while self.desired.get(module) == wanted:
+                    instance.touched.clear()
+                    await instance.touched.wait()
+        except TimeoutError:
+            return
+        instance.failures = 0  # it is another thing that is tried
+
+    # -- steps ------------------------------------------------------------------------------------
+
+    async def _start(self, module: str, instance: Instance, want: Want) -> None:
+        process = self._processes.by_key.get(want.version)
+        link = process.link if process is not None else None
+        if link is None:
+            return
+        state = await self._state.inherit(module)
+        good = instance.good
+        try:
+            # After a crash the last accepted payload goes first: wrong settings that came
+            # since must not take its place.
+            answer = await self._send_start(link, good or want.payload, state)
+        except CallError as error:
+            await self._start_failed(module, instance, link, error)
+            return
+        if process is None or process.link is not link:
+            return
+        instance.failures = 0
+        instance.problem = None
+        instance.link = link
+        instance.payload = instance.good = good or want.payload
+        self._on_started(module, answer)
+        self._switch.started(module, link)
+
+    async def _send_start(self, link: Link, payload: bytes, state: dict[str, bytes]) -> bytes:
+        start = msgspec.json.decode(payload, type=ModuleStart)
+        start.state = {key: Raw(value) for key, value in state.items()}
+        _, answer = await link.request(
+            Header(Command.START, module=start.id),
+            msgspec.json.encode(start),
+            timeout=START_TIMEOUT,
+        )
+        return answer
+
+    async def _start_failed(
+        self, module: str, instance: Instance, link: Link, error: CallError
+    ) -> None:
+        if error.failure in (Failure.NOT_RUN, Failure.MAY_HAVE_RUN):
+            return  # the process ended; that is reported by itself
+        log.warning("start failed", extra={"id": module, "reason": error.message})
+        self._reports.module_error(module, "start", error.message)
+        instance.problem = CallError(Failure.NOT_RUN, f"the module does not start: {error.message}")
+        if error.failure == Failure.TIMED_OUT:
+            link.send(Header(Command.STOP, module=module))  # it may have started all the same
+        instance.good = b""
+        instance.failures += 1
+        self._switch.look_again(module)
+
+    async def _update(self, module: str, instance: Instance, payload: bytes) -> None:
+        link = instance.link
+        if link is None:
+            return
+        instance.payload = payload
+        try:
+            await link.request(
+                Header(Command.UPDATE, module=module), payload, timeout=START_TIMEOUT
+            )
+        except CallError as error:
+            if error.failure not in (Failure.NOT_RUN, Failure.MAY_HAVE_RUN):
+                log.warning("update refused", extra={"id": module, "reason": error.message})
+                self._reports.module_error(module, "settings", error.message)
+            return
+        instance.good = payload
+        self._reports.module_well(module, "settings")
+        self._on_started(module, b"")
+
+    async def _stop(self, module: str, instance: Instance) -> None:
+        self._switch.stopped(module)
+        link, instance.link = instance.link, None
+        instance.good = b""
+        if link is not None and link.is_open:
+            try:
+                await link.request(Header(Command.STOP, module=module), timeout=STOP_TIMEOUT)
+            except CallError as error:
+                if error.failure == Failure.TIMED_OUT:
+                    # Its device must be free before anything else drives it.
+                    log.error("module does not stop", extra={"id": module})  # noqa: TRY400
+                    process = self._processes.by_key.get(instance.version)
+                    if process is not None:
+                        process.kill()
+        self._on_stopped(module)

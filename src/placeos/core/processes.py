@@ -1,0 +1,290 @@
+"""Driver processes: one per driver version, launched, watched, restarted with back-off."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import msgspec
+
+from placeos.core.output import Output
+from placeos.core.parent import Child, ForkError, ForkParent
+from placeos.core.plan import Phase
+from placeos.wire.frame import Command, Header
+from placeos.wire.link import Hello, Link
+from placeos.wire.messages import DriverDefaults, Fault
+
+log = logging.getLogger("placeos.core")
+
+LOAD_TIMEOUT: Final = 15.0  # seconds from fork to READY
+STACK_AFTER: Final = 3.0  # seconds of loading after which its stack is asked for
+BACKOFF: Final = (0.2, 60.0)  # seconds: first and longest pause before a restart
+HEALTHY: Final = 60.0  # seconds of running after which the pause starts small again
+TERMINATE_TIMEOUT: Final = 2.5  # seconds for a process to end its modules and itself
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One driver file at one content: what a process runs."""
+
+    key: str
+    driver_id: str
+    path: Path
+    title: str
+
+
+class Events(Protocol):
+    """What processes tell their owner, on the loop."""
+
+    def process_ready(self, process: DriverProcess, defaults: DriverDefaults) -> None:
+        """The driver was loaded; modules can be started."""
+
+    def process_unusable(self, process: DriverProcess, message: str) -> None:
+        """The driver could not be loaded; it is tried again after a pause."""
+
+    def process_gone(self, process: DriverProcess, reason: str) -> None:
+        """A ready process ended; it is started again after a pause."""
+
+    def process_frame(self, process: DriverProcess, header: Header, payload: bytes) -> None:
+        """A frame that is no answer and none of READY and the driver's FAULT."""
+
+    def process_cancel(self, process: DriverProcess, sequence: int) -> None:
+        """The driver no longer waits for the answer to its request."""
+
+
+class DriverProcess:
+    """The process of one version, through all its lives. `launch` once, `end` once."""
+
+    def __init__(self, version: Version, parent: ForkParent, output: Output, on: Events) -> None:
+        self.version = version
+        self.phase = Phase.LOADING
+        self.link: Link | None = None  # open link of a ready process
+        self.problem = ""  # why the last load failed
+        self.launch_count = 0
+        self.launch_time = 0  # unix seconds
+        self.last_exit: int | None = None
+        self._parent = parent
+        self._output = output
+        self._on = on
+        self._child: Child | None = None
+        self._loading: asyncio.Future[DriverDefaults] | None = None
+        self._fault = ""
+        self._ended = False
+        self._ending = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def launch(self) -> None:
+        """Begin, in a task of its own that `end` awaits."""
+        self._task = asyncio.get_running_loop().create_task(
+            self._run(), name=f"process: {self.version.key}"
+        )
+
+    async def end(self) -> None:
+        """Stop its modules and the process; bounded, and final."""
+        self._ended = True
+        self._ending.set()
+        link, child = self.link, self._child
+        if link is not None and link.is_open and child is not None:
+            link.send(Header(Command.TERMINATE))
+            await asyncio.wait([child.exited], timeout=TERMINATE_TIMEOUT)
+        self.kill()
+        if self._task is not None:
+            await asyncio.wait([self._task], timeout=1)
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    @property
+    def pid(self) -> int | None:
+        """Of the present life; None between two."""
+        return self._child.pid if self._child is not None else None
+
+    def kill(self) -> None:
+        """SIGKILL, if it runs."""
+        self._signal(signal.SIGKILL)
+
+    def dump_stack(self) -> None:
+        """Have the process write where it is to its standard error."""
+        self._signal(signal.SIGUSR1)
+
+    def _signal(self, number: int) -> None:
+        if self._child is not None:
+            self._child.signal(number)
+
+    # -- one life after another -----------------------------------------------------------------
+
+    async def _run(self) -> None:
+        pause = BACKOFF[0]
+        while not self._ended:
+            self.phase = Phase.LOADING
+            healthy = await self._live()
+            if healthy:
+                pause = BACKOFF[0]
+            if self._ended:
+                return
+            delay = pause * random.uniform(0.8, 1.2)  # noqa: S311 - jitter
+            pause = min(pause * 2, BACKOFF[1])
+            try:
+                async with asyncio.timeout(delay):
+                    await self._ending.wait()
+            except TimeoutError:
+                pass
+
+    async def _live(self) -> bool:
+        """One life, from fork to end. Whether it was a long one."""
+        loop = asyncio.get_running_loop()
+        self._fault = ""
+        self.launch_count += 1
+        self.launch_time = int(time.time())
+        version = self.version
+        try:
+            child, sock = await self._parent.fork(
+                f"{version.key}#{self.launch_count}", str(version.path), version.title
+            )
+        except ForkError as error:
+            self._unusable(f"the driver process could not be started: {error}")
+            return False
+        self._child = child
+        self._loading = loop.create_future()
+        began = loop.time()
+        link: Link | None = None
+        try:
+            _, link = await loop.create_unix_connection(self._make_link, sock=sock)
+            defaults = await self._load(child)
+            if defaults is None:
+                return False
+            self.problem = ""
+            self.phase = Phase.READY
+            self.link = link
+            self._on.process_ready(self, defaults)
+            ends: list[asyncio.Future[Any]] = [child.exited, link.closed]
+            await asyncio.wait(ends, return_when="FIRST_COMPLETED")
+        except OSError as error:
+            self._unusable(f"the link to the driver process failed: {error}")
+        finally:
+            self.phase = Phase.LOADING
+            was_ready, self.link = self.link is not None, None
+            self.kill()
+            if link is not None:
+                link.abort(ConnectionError("the driver process ended"))
+            if not child.exited.done():
+                await asyncio.wait([child.exited], timeout=2)
+            self.last_exit = child.exited.result() if child.exited.done() else None
+            self._child = None
+            if was_ready:
+                self._on.process_gone(self, describe_exit(self.last_exit))
+        return loop.time() - began > HEALTHY
+
+    def _make_link(self) -> Link:
+        return Link(
+            self._frame,
+            hello=Hello(service="core"),
+            server=True,
+            on_cancel=lambda sequence: self._on.process_cancel(self, sequence),
+        )
+
+    async def _load(self, child: Child) -> DriverDefaults | None:
+        """Wait for READY; None when the driver cannot be used."""
+        assert self._loading is not None
+        began = asyncio.get_running_loop().time()
+        waiting: list[asyncio.Future[Any]] = [child.exited, self._loading]
+        done, _ = await asyncio.wait(waiting, timeout=STACK_AFTER, return_when="FIRST_COMPLETED")
+        if not done:
+            self.dump_stack()
+            rest = LOAD_TIMEOUT - STACK_AFTER
+            done, _ = await asyncio.wait(waiting, timeout=rest, return_when="FIRST_COMPLETED")
+        if self._loading in done:
+            return self._loading.result()
+        if not done:
+            self.kill()
+            where = self._output.stack(str(self.version.path), began)
+            at = f", it is at {where}" if where else ""
+            self._unusable(f"the driver did not load within {LOAD_TIMEOUT:g} s{at}")
+        else:
+            ended = f"the driver process {describe_exit(child.exited.result())} while loading"
+            self._unusable(self._fault or ended)
+        return None
+
+    def _unusable(self, message: str) -> None:
+        self.problem = message
+        if not self._ended:
+            self._on.process_unusable(self, message)
+
+    def _frame(self, link: Link, header: Header, payload: bytes) -> None:
+        command = header.command
+        if command == Command.READY:
+            try:
+                defaults = msgspec.json.decode(payload, type=DriverDefaults)
+            except msgspec.MsgspecError as error:
+                self._fault = f"the driver's description is unreadable: {error}"
+                link.abort(ConnectionError(self._fault))
+                return
+            link.reply(header.sequence)
+            if self._loading is not None and not self._loading.done():
+                self._loading.set_result(defaults)
+        elif command == Command.FAULT and not header.module and self.link is None:
+            self._fault = fault_text(payload)
+        else:
+            self._on.process_frame(self, header, payload)
+
+
+def describe_exit(status: int | None) -> str:
+    """Words for an exit status (negative: a signal)."""
+    if status is None:
+        return "was lost"
+    if status < 0:
+        try:
+            name = signal.Signals(-status).name
+        except ValueError:
+            name = str(-status)
+        return f"was ended by signal {name}"
+    return f"ended with status {status}"
+
+
+def fault_text(payload: bytes) -> str:
+    """Message and backtrace of a FAULT."""
+    try:
+        fault = msgspec.json.decode(payload, type=Fault)
+    except msgspec.MsgspecError as error:
+        return f"unreadable fault: {error}"
+    return "\n".join([fault.message, *fault.backtrace])
+
+
+class Processes:
+    """All driver processes of this node, by version key. The owner runs `run()`."""
+
+    def __init__(self, output: Output, on: Events, *, inherit: tuple[int, ...] = ()) -> None:
+        self._output = output
+        self._on = on
+        self.by_key: dict[str, DriverProcess] = {}
+        self.parent = ForkParent(stderr=output.write_end, inherit=inherit)
+
+    async def run(self) -> None:
+        """Keep a fork parent until cancelled."""
+        await self.parent.run()
+
+    def phases(self) -> dict[str, Phase]:
+        """Present phase of each, for `plan`."""
+        return {key: process.phase for key, process in self.by_key.items()}
+
+    def launch(self, version: Version) -> None:
+        """Start the process of a version, unless there is one."""
+        if version.key not in self.by_key:
+            process = DriverProcess(version, self.parent, self._output, self._on)
+            self.by_key[version.key] = process
+            process.launch()
+
+    async def end(self, key: str) -> None:
+        """End the process of a version."""
+        process = self.by_key.pop(key, None)
+        if process is not None:
+            await process.end()
+
+    async def end_all(self) -> None:
+        """End all of them side by side; bounded by one process's time."""
+        await asyncio.gather(*(self.end(key) for key in list(self.by_key)))

@@ -1,0 +1,72 @@
+"""What a driver author may catch, and what core shows when a driver file is unusable.
+
+`code` is the HTTP-like status a caller sees when the error leaves a driver's function.
+"""
+
+from __future__ import annotations
+
+
+class DriverError(Exception):
+    """Base of the SDK's errors. Raise it, or a subclass, to refuse a call with a reason."""
+
+    code = 500
+
+    def __init__(self, message: str, *, code: int | None = None) -> None:
+        super().__init__(message)
+        if code is not None:
+            self.code = code
+
+
+class NoReply(DriverError):
+    """The device did not answer a command, in any of its attempts."""
+
+    code = 504
+
+
+class Offline(DriverError):
+    """The device is not connected."""
+
+    code = 503
+
+
+class Superseded(DriverError):
+    """A newer command of the same name took this one's place before it was sent."""
+
+    code = 409
+
+
+class Withdrawn(DriverError):
+    """The command was taken out of the queue before it was answered."""
+
+    code = 503
+
+
+class Busy(DriverError):
+    """The command queue is full."""
+
+    code = 503
+
+
+class RemoteError(DriverError):
+    """A function of another module failed. `kind` is the class name of what it raised."""
+
+    def __init__(self, message: str, *, code: int, kind: str = "", failure: str = "") -> None:
+        super().__init__(message, code=code)
+        self.kind = kind
+        self.failure = failure
+
+
+class BadArguments(DriverError):
+    """A call with too few, too many or wrongly typed arguments; names function and argument."""
+
+    code = 400
+
+
+class InvalidSettings(DriverError):
+    """Settings that do not fit the driver's `Settings` class; names the path."""
+
+    code = 400
+
+
+class InvalidDriver(DriverError):
+    """A driver file that cannot be used. The message names file, line and reason."""

@@ -1,0 +1,86 @@
+"""Cutting a device's byte stream into messages. Pure: bytes in, messages out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+MAX_MESSAGE = 1024 * 1024  # bytes kept while a message is incomplete
+
+FrameLength = Callable[[bytes], int]
+"""Given the buffer, the length of its first message; 0 or less while it cannot be told."""
+
+
+class FramingError(Exception):
+    """The device sent more than `MAX_MESSAGE` bytes without completing a message."""
+
+
+class Framer:
+    """The stream of one connection.
+
+    With `ends_with`, a message ends at that delimiter, which is cut off; `starts_with` drops
+    what comes before a message, so that a stream joined in the middle finds its step again.
+    With `length`, messages are that many bytes; with `frame`, as long as it says. With none
+    of them each piece read from the socket is a message.
+    """
+
+    __slots__ = ("_buffer", "_ends_with", "_frame", "_starts_with")
+
+    def __init__(
+        self,
+        *,
+        ends_with: bytes = b"",
+        starts_with: bytes = b"",
+        length: int = 0,
+        frame: FrameLength | None = None,
+    ) -> None:
+        if sum((bool(ends_with), length > 0, frame is not None)) > 1:
+            raise ValueError("give one of ends_with, length and frame")
+        self._buffer = b""
+        self._ends_with = ends_with
+        self._starts_with = starts_with
+        self._frame = frame if length <= 0 else lambda _: length
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """All messages completed by `data`. Raises FramingError."""
+        if not self._ends_with and self._frame is None:
+            return [data]
+        buffer = self._buffer + data if self._buffer else data
+        messages: list[bytes] = []
+        start = 0
+        while True:
+            start = self._message_start(buffer, start)
+            cut = self._message_end(buffer, start)
+            if cut is None:
+                break
+            end, following = cut
+            messages.append(buffer[start:end])
+            start = following
+        self._buffer = buffer[start:]
+        if len(self._buffer) > MAX_MESSAGE:
+            raise FramingError(f"more than {MAX_MESSAGE} bytes without the end of a message")
+        return messages
+
+    def _message_start(self, buffer: bytes, start: int) -> int:
+        """Where the next message begins, at or after `start`."""
+        if not self._starts_with:
+            return start
+        found = buffer.find(self._starts_with, start)
+        if found >= 0:
+            return found
+        # the marker itself may be cut in two: keep what could be its beginning
+        keep = min(len(self._starts_with) - 1, len(buffer) - start)
+        while keep and not self._starts_with.startswith(buffer[len(buffer) - keep :]):
+            keep -= 1
+        return len(buffer) - keep
+
+    def _message_end(self, buffer: bytes, start: int) -> tuple[int, int] | None:
+        """Where the message at `start` ends and the next one may begin, if it is complete."""
+        if start >= len(buffer) or not buffer.startswith(self._starts_with, start):
+            return None
+        if self._ends_with:
+            end = buffer.find(self._ends_with, start + len(self._starts_with))
+            return None if end < 0 else (end, end + len(self._ends_with))
+        assert self._frame is not None
+        size = self._frame(buffer[start:])
+        end = start + size
+        return None if size <= 0 or end > len(buffer) else (end, end)

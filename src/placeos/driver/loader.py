@@ -1,0 +1,237 @@
+"""Reading a driver file: the one class in it, and all that follows from its code."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import sys
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from types import FunctionType, ModuleType
+from typing import Any, Final
+
+from placeos import __version__
+from placeos.driver.base import HIDDEN, Driver
+from placeos.driver.errors import InvalidDriver
+from placeos.driver.functions import (
+    Function,
+    functions_of,
+    inherited_marks,
+    metadata,
+    old_metadata,
+    security,
+)
+from placeos.driver.marks import Every
+from placeos.driver.schema import encode
+from placeos.driver.settings import Settings, SettingsReader, settings_class
+from placeos.driver.system import split_name
+from placeos.driver.transport import TCP
+from placeos.wire.messages import DriverDefaults, ModuleMetadata
+
+DEVICE: Final = 1
+LOGIC: Final = 99
+
+
+@dataclass(frozen=True, slots=True)
+class Handler:
+    """A method with `@on`: follows `key` of `module` (empty: the own one)."""
+
+    method: str
+    module: str
+    key: str
+    takes_value: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Blueprint:
+    """Everything the modules of one driver have in common."""
+
+    cls: type[Driver[Any]]
+    functions: dict[str, Function]
+    settings: SettingsReader
+    every: tuple[tuple[str, Every], ...]
+    handlers: tuple[Handler, ...]
+    defaults: DriverDefaults
+    metadata: ModuleMetadata
+
+    def defines(self, hook: str) -> bool:
+        """Whether the driver has a hook of its own."""
+        return getattr(self.cls, hook) is not getattr(Driver, hook)
+
+
+def load(path: str) -> Blueprint:
+    """Load a driver file. Raises InvalidDriver with file, line and reason."""
+    module = _execute(path)
+    cls = _driver_class(module, Path(path).name)
+    try:
+        return blueprint(cls, module.__doc__ or "")
+    except InvalidDriver:
+        raise
+    except Exception as error:  # whatever else may be odd about the class
+        where = f"{_file_of(cls)}:{_line_of(cls)}"
+        raise InvalidDriver(f"{where}: {type(error).__name__}: {error}") from error
+
+
+def blueprint(cls: type[Driver[Any]], doc: str) -> Blueprint:
+    """What follows from a driver class. Raises InvalidDriver."""
+    _check_class(cls)
+    functions = functions_of(cls, HIDDEN)
+    of_settings = settings_class(cls, Driver)
+    settings = SettingsReader(of_settings)
+    every, handlers = _marked(cls, of_settings)
+    module_name = cls.module_name or cls.__name__
+    first_line = doc.strip().partition("\n")[0].rstrip(".")
+    default_settings = cls.default_settings
+    defaults = DriverDefaults(
+        descriptive_name=cls.descriptive_name or first_line or module_name,
+        generic_name=module_name,
+        role=LOGIC if cls.transport is None else DEVICE,
+        description=inspect.cleandoc(doc),
+        tcp_port=cls.transport.port if cls.transport is not None else None,
+        default_settings=(
+            settings.defaults() if default_settings is None else encode(default_settings).decode()
+        ),
+        json_schema=settings.json_schema,
+    )
+    return Blueprint(
+        cls=cls,
+        functions=functions,
+        settings=settings,
+        every=every,
+        handlers=handlers,
+        defaults=defaults,
+        metadata=_metadata(cls, functions, handlers, settings),
+    )
+
+
+def _execute(path: str) -> ModuleType:
+    file = Path(path)
+    name = f"placeos_driver_{file.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise InvalidDriver(f"{file.name}: not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except SyntaxError as error:
+        where = Path(error.filename or path).name
+        raise InvalidDriver(f"{where}:{error.lineno or 1}: SyntaxError: {error.msg}") from error
+    except BaseException as error:  # SystemExit and KeyboardInterrupt too
+        line = _line_in(path, error)
+        raise InvalidDriver(f"{file.name}{line}: {type(error).__name__}: {error}") from error
+    return module
+
+
+def _line_in(path: str, error: BaseException) -> str:
+    """`:12` for the innermost line of the driver file on the way to `error`."""
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if frame.filename == path]
+    return f":{lines[-1]}" if lines else ""
+
+
+def _driver_class(module: ModuleType, file: str) -> type[Driver[Any]]:
+    found = [
+        member
+        for member in vars(module).values()
+        if isinstance(member, type)
+        and issubclass(member, Driver)
+        and member.__module__ == module.__name__
+    ]
+    bases = {base for cls in found for base in cls.__mro__[1:]}
+    leaves = list(dict.fromkeys(cls for cls in found if cls not in bases))
+    if not leaves:
+        raise InvalidDriver(f"{file}: no class in it derives from placeos.driver.Driver")
+    if len(leaves) > 1:
+        names = ", ".join(f"{cls.__name__} (line {_line_of(cls)})" for cls in leaves)
+        raise InvalidDriver(
+            f"{file}:{_line_of(leaves[1])}: a file holds one driver, this one several: {names}"
+        )
+    return leaves[0]
+
+
+def _line_of(cls: type) -> int:
+    try:
+        return inspect.getsourcelines(cls)[1]
+    except (OSError, TypeError):
+        return 1
+
+
+def _file_of(cls: type) -> str:
+    return Path(getattr(sys.modules.get(cls.__module__), "__file__", None) or "driver").name
+
+
+def _check_class(cls: type[Driver[Any]]) -> None:
+    if not isinstance(cls.transport, TCP | None):
+        raise InvalidDriver(
+            f"{_file_of(cls)}:{_line_of(cls)}: transport must be TCP(…), or None for logic, "
+            f"and not {cls.transport!r}"
+        )
+    missing = sorted(getattr(cls, "__abstractmethods__", ()))
+    if missing:
+        base = next(base for base in cls.__mro__ if missing[0] in base.__dict__)
+        raise InvalidDriver(
+            f"{_file_of(cls)}:{_line_of(cls)}: {cls.__name__} is {base.__name__} "
+            f"but does not define {', '.join(missing)}"
+        )
+
+
+def _check_every(
+    cls: type[Driver[Any]], method: FunctionType, entry: Every, settings: type[Settings]
+) -> None:
+    where = f"{_file_of(cls)}:{method.__code__.co_firstlineno}"
+    if isinstance(entry.period, str) and entry.period not in settings.__struct_fields__:
+        raise InvalidDriver(
+            f"{where}: @every({entry.period!r}), but {settings.__name__} has no such setting"
+        )
+    try:
+        inspect.signature(method).bind(cls)
+    except TypeError as error:
+        raise InvalidDriver(f"{where}: @every calls {method.__name__} without: {error}") from error
+
+
+def _marked(
+    cls: type[Driver[Any]], settings: type[Settings]
+) -> tuple[tuple[tuple[str, Every], ...], tuple[Handler, ...]]:
+    every: list[tuple[str, Every]] = []
+    handlers: list[Handler] = []
+    for name in dict.fromkeys(name for base in cls.__mro__ for name in base.__dict__):
+        member = getattr(cls, name, None)
+        if not inspect.isfunction(member):
+            continue
+        marks = inherited_marks(cls, name)
+        for entry in marks.every:
+            _check_every(cls, member, entry, settings)
+            every.append((name, entry))
+        if marks.on:
+            arguments = len(inspect.signature(member).parameters) - 1
+            if arguments > 1:
+                raise InvalidDriver(
+                    f"{_file_of(cls)}:{member.__code__.co_firstlineno}: {name} is called with the "
+                    f"new value and nothing else, but takes {arguments} arguments"
+                )
+            handlers.extend(Handler(name, place, key, bool(arguments)) for place, key in marks.on)
+    return tuple(every), tuple(handlers)
+
+
+def _metadata(
+    cls: type[Driver[Any]],
+    functions: dict[str, Function],
+    handlers: tuple[Handler, ...],
+    settings: SettingsReader,
+) -> ModuleMetadata:
+    places = (split_name(handler.module) for handler in handlers if handler.module)
+    return ModuleMetadata(
+        interface=dict(metadata(functions.values())),
+        functions=old_metadata(functions.values()),
+        implements=[
+            base.__dict__["interface_name"]
+            for base in cls.__mro__
+            if base.__dict__.get("interface_name")
+        ],
+        requirements={f"{name}_{index}": [] for name, index in places},
+        security=security(functions.values()),
+        versions={"driver": __version__},
+        json_schema=settings.json_schema,
+    )

@@ -1,0 +1,93 @@
+"""The decorators of a driver: what they say is only noted here, and read when it is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Final, TypeVar
+
+from placeos.wire.frame import Clearance
+
+F = TypeVar("F", bound=Callable[..., object])
+
+_ATTRIBUTE: Final = "__placeos_marks__"
+
+
+@dataclass(frozen=True)
+class Every:
+    """`@every`: seconds, or the name of the setting that holds them."""
+
+    period: float | str
+    offline: bool = False
+
+
+@dataclass(frozen=True)
+class Marks:
+    """All that decorators said about one method."""
+
+    name: str = ""
+    clearance: Clearance = Clearance.USER
+    timeout: float = 0.0
+    every: tuple[Every, ...] = ()
+    on: tuple[tuple[str, str], ...] = field(default=())  # (module or "", key)
+
+
+def marks_of(method: object) -> Marks:
+    """The marks of a method; empty ones if it has none."""
+    found = getattr(method, _ATTRIBUTE, None)
+    return found if isinstance(found, Marks) else Marks()
+
+
+def _mark(method: F, marks: Marks) -> F:
+    setattr(method, _ATTRIBUTE, marks)
+    return method
+
+
+def function(*, name: str) -> Callable[[F], F]:
+    """Publish a method under a name that is no Python name: `@function(name="power?")`."""
+    return lambda method: _mark(method, replace(marks_of(method), name=name))
+
+
+def support(method: F) -> F:
+    """Only support staff and administrators may call this function."""
+    return _mark(method, replace(marks_of(method), clearance=Clearance.SUPPORT))
+
+
+def administrator(method: F) -> F:
+    """Only administrators may call this function."""
+    return _mark(method, replace(marks_of(method), clearance=Clearance.ADMINISTRATOR))
+
+
+def timeout(seconds: float) -> Callable[[F], F]:
+    """Cancel a call of this function after `seconds`, if its caller gave it no less."""
+    return lambda method: _mark(method, replace(marks_of(method), timeout=seconds))
+
+
+def every(period: float | str, *, offline: bool = False) -> Callable[[F], F]:
+    """Run a method again and again: `@every(30)`, or `@every("poll_every")` for a setting.
+
+    The period is in seconds and counts from start to start; a run never overlaps the one
+    before. A setting of 0 or less switches it off. It pauses while the device is not
+    connected, unless `offline` is true.
+    """
+
+    def decorate(method: F) -> F:
+        marks = marks_of(method)
+        return _mark(method, replace(marks, every=(*marks.every, Every(period, offline))))
+
+    return decorate
+
+
+def on(module: str, key: str | None = None) -> Callable[[F], F]:
+    """Call a method with the present value, and then with every new one.
+
+    `@on("Display_1", "power")` follows a module of the own system, whichever that is at the
+    time; `@on("power")` follows the own state. A missing value is None.
+    """
+    place = ("", module) if key is None else (module, key)
+
+    def decorate(method: F) -> F:
+        marks = marks_of(method)
+        return _mark(method, replace(marks, on=(*marks.on, place)))
+
+    return decorate

@@ -1,0 +1,165 @@
+"""The fork parent: imports everything a driver needs once, then forks driver processes.
+
+Run as `python -m placeos.driver.parent FD`, FD being a SOCK_SEQPACKET socket to core.
+Single thread, no event loop: a child starts from a clean process. Messages are JSON::
+
+    core →    {"fork": key, "path": driver file, "title": text}   with the child's link socket
+    parent →  {"forked": key, "pid": n}   {"failed": key, "error": text}
+              {"exited": key, "pid": n, "status": exit status, or minus the signal}
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import select
+import signal
+import socket
+import sys
+from typing import Final
+
+import msgspec
+
+from placeos.driver import process
+
+MAX_MESSAGE: Final = 65_536  # bytes
+_PR_SET_PDEATHSIG: Final = 1
+_PR_SET_NAME: Final = 15
+
+
+class Fork(msgspec.Struct):
+    """A request to fork."""
+
+    fork: str
+    path: str
+    title: str = ""
+
+
+class Parent:
+    """Forks on request and tells of every end."""
+
+    def __init__(self, control: socket.socket) -> None:
+        self._control = control
+        self._children: dict[int, tuple[str, int]] = {}  # pidfd → key, pid
+        self._poll = select.poll()
+        self._poll.register(control, select.POLLIN)
+
+    def serve(self) -> None:
+        """Until core goes away; then no child is left."""
+        while True:
+            for fd, _ in self._poll.poll():
+                if fd in self._children:
+                    self._reap(fd)
+                elif not self._request():
+                    self._kill_all()
+                    return
+
+    def _request(self) -> bool:
+        """Read one request. False: core is gone."""
+        try:
+            data, fds, _, _ = socket.recv_fds(self._control, MAX_MESSAGE, 1)
+        except ConnectionError:
+            return False
+        if not data:
+            return False
+        try:
+            request = msgspec.json.decode(data, type=Fork)
+        except msgspec.MsgspecError as error:
+            self._tell({"failed": "", "error": f"unreadable request: {error}"})
+        else:
+            if fds:
+                self._fork(request, fds[0])
+            else:
+                self._tell({"failed": request.fork, "error": "no socket came with the request"})
+        for fd in fds:
+            os.close(fd)
+        return True
+
+    def _fork(self, request: Fork, link: int) -> None:
+        parent = os.getpid()
+        try:
+            pid = os.fork()
+        except OSError as error:
+            self._tell({"failed": request.fork, "error": str(error)})
+            return
+        if pid == 0:
+            self._become_child(request, link, parent)
+        pidfd = os.pidfd_open(pid)
+        self._children[pidfd] = (request.fork, pid)
+        self._poll.register(pidfd, select.POLLIN)
+        self._tell({"forked": request.fork, "pid": pid})
+
+    def _become_child(self, request: Fork, link: int, parent: int) -> None:
+        """In the child: never returns."""
+        status = 1
+        try:
+            die_with_parent(parent)
+            self._control.close()
+            for pidfd in self._children:
+                os.close(pidfd)
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            _set_name(request.title or os.path.basename(request.path))  # noqa: PTH119 - no import
+            status = process.main(socket.socket(fileno=link), request.path)
+        except SystemExit as error:
+            status = error.code if isinstance(error.code, int) else 1
+        except BaseException:
+            sys.excepthook(*sys.exc_info())
+        finally:
+            try:
+                sys.stderr.flush()
+                sys.stdout.flush()
+            finally:
+                os._exit(status)
+
+    def _reap(self, pidfd: int) -> None:
+        key, pid = self._children.pop(pidfd)
+        self._poll.unregister(pidfd)
+        os.close(pidfd)
+        _, status = os.waitpid(pid, 0)
+        self._tell({"exited": key, "pid": pid, "status": os.waitstatus_to_exitcode(status)})
+
+    def _kill_all(self) -> None:
+        for pidfd, (_, pid) in self._children.items():
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            os.waitpid(pid, 0)
+
+    def _tell(self, message: dict[str, object]) -> None:
+        try:
+            self._control.send(msgspec.json.encode(message))
+        except OSError as error:  # core is gone: the next read says so
+            sys.stderr.write(f"fork parent: {error}\n")
+
+
+def die_with_parent(parent: int) -> None:
+    """Have the kernel kill this process when its parent ends. Exits if that has happened."""
+    _prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def _set_name(name: str) -> None:
+    _prctl(_PR_SET_NAME, ctypes.create_string_buffer(name.encode()[:15]))
+
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _prctl(option: int, argument: object) -> None:
+    if _libc.prctl(option, argument, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl")
+
+
+def main() -> None:
+    """Serve on the socket whose number is the first argument."""
+    die_with_parent(os.getppid())
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    control = socket.socket(fileno=int(sys.argv[1]))
+    gc.disable()
+    gc.collect()
+    gc.freeze()
+    Parent(control).serve()
+
+
+if __name__ == "__main__":
+    main()

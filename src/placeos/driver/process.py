@@ -1,0 +1,303 @@
+"""A driver process: one driver file, all its modules, one link to core."""
+
+from __future__ import annotations
+
+import asyncio
+import faulthandler
+import functools
+import gc
+import logging
+import signal
+import socket
+import sys
+from typing import Final
+
+import msgspec
+import uvloop
+
+from placeos.driver import log
+from placeos.driver.calls import Call
+from placeos.driver.errors import BadArguments, DriverError, InvalidDriver
+from placeos.driver.functions import Function
+from placeos.driver.loader import Blueprint, load
+from placeos.driver.module import Module, backtrace_of
+from placeos.driver.schema import encode
+from placeos.driver.upstream import Upstream
+from placeos.wire.errors import CallError, Failure
+from placeos.wire.frame import Command, FrameError, Header
+from placeos.wire.link import Hello, Link
+from placeos.wire.messages import ModuleStart
+
+EXIT_UNUSABLE: Final = 3  # the driver file cannot be used
+READY_TIMEOUT: Final = 30.0  # seconds core may take to take note of READY
+STOP_ALL: Final = 2.0  # seconds for all modules together at TERMINATE
+
+
+class DriverProcess:
+    """Serves the link until core ends it or goes away."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._modules: dict[str, Module] = {}
+        self._stopping: dict[str, asyncio.Task[None]] = {}
+        self._calls: dict[int, asyncio.Task[object]] = {}
+        self._ended = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._blueprint: Blueprint
+        self._upstream: Upstream
+        self._link: Link
+
+    async def run(self, sock: socket.socket) -> int:
+        """Load the driver, serve until the end. Returns the exit status."""
+        link = self._link = Link(
+            self._on_frame,
+            hello=Hello(service="driver"),
+            on_closed=lambda _link, _reason: self._ended.set(),
+            on_cancel=self._on_cancel,
+        )
+        await asyncio.get_running_loop().create_connection(lambda: link, sock=sock)
+        await link.ready
+        self._upstream = Upstream(link)
+        try:
+            self._blueprint = load(self._path)
+        except InvalidDriver as error:
+            self._upstream.fault("", str(error), backtrace_of(error.__cause__ or error))
+            link.close("the driver cannot be used")
+            await link.closed
+            return EXIT_UNUSABLE
+        ready = msgspec.json.encode(self._blueprint.defaults)
+        try:
+            await link.request(Header(Command.READY), ready, timeout=READY_TIMEOUT)
+        except CallError as error:  # core is gone, or does not want this process
+            logging.getLogger("placeos.driver").warning("not taken into use: %s", error)
+            return 1
+        await self._ended.wait()
+        await self._stop_all()
+        link.close("terminated")
+        await link.closed
+        return 0
+
+    # -- frames from core -----------------------------------------------------------------
+
+    def _on_frame(self, link: Link, header: Header, payload: bytes) -> None:
+        try:
+            self._dispatch(header, payload)
+        except CallError as error:
+            link.fail(header.sequence, error)
+        except (msgspec.MsgspecError, RecursionError) as error:
+            link.fail(header.sequence, CallError(Failure.BAD_REQUEST, str(error)))
+
+    def _dispatch(self, header: Header, payload: bytes) -> None:
+        match header.command:
+            case Command.EXECUTE:
+                self._execute(header, payload)
+            case Command.VALUE:
+                self._upstream.value(payload)
+            case Command.MESSAGE:
+                self._upstream.message(payload)
+            case Command.START:
+                self._start(header, msgspec.json.decode(payload, type=ModuleStart))
+            case Command.UPDATE:
+                self._update(header, msgspec.json.decode(payload, type=ModuleStart))
+            case Command.STOP:
+                self._stop(header)
+            case Command.TERMINATE:
+                self._link.reply(header.sequence)
+                self._ended.set()
+            case Command.DEBUG | Command.IGNORE:
+                module = self._module(header.module)
+                forward = functools.partial(self._upstream.log, header.module)
+                module.log.set_debug(forward if header.command == Command.DEBUG else None)
+                self._link.reply(header.sequence)
+            case _:
+                raise CallError(Failure.BAD_REQUEST, f"a driver process knows no {header.command}")
+
+    def _module(self, module_id: str) -> Module:
+        module = self._modules.get(module_id)
+        if module is None:
+            raise CallError(Failure.MODULE_NOT_FOUND, "could not find module")
+        return module
+
+    # -- life cycle -----------------------------------------------------------------------
+
+    def _start(self, header: Header, start: ModuleStart) -> None:
+        if start.id in self._stopping:  # its device must be released first
+            self._spawn(self._start_later(header, start))
+            return
+        try:
+            present = self._modules.get(start.id)
+            if present is not None:
+                present.update(start)
+            else:
+                module = Module(self._blueprint, start, self._upstream)
+                self._modules[start.id] = module
+                module.start()
+        except Exception as error:
+            raise _raised(error) from error
+        self._link.reply(header.sequence, msgspec.json.encode(self._blueprint.metadata))
+
+    async def _start_later(self, header: Header, start: ModuleStart) -> None:
+        await asyncio.wait([self._stopping[start.id]])
+        try:
+            self._start(header, start)
+        except CallError as error:
+            self._link.fail(header.sequence, error)
+
+    def _update(self, header: Header, start: ModuleStart) -> None:
+        try:
+            self._module(start.id).update(start)
+        except DriverError as error:
+            raise _raised(error) from error
+        self._link.reply(header.sequence)
+
+    def _stop(self, header: Header) -> None:
+        module = self._modules.pop(header.module, None)
+        if module is not None:
+            self._stopping[header.module] = self._spawn(self._stopped(header.module, module))
+        self._spawn(self._answer_stop(header))
+
+    async def _stopped(self, module_id: str, module: Module) -> None:
+        try:
+            await module.stop()
+        finally:
+            del self._stopping[module_id]
+
+    async def _answer_stop(self, header: Header) -> None:
+        stopping = self._stopping.get(header.module)
+        if stopping is not None:
+            await asyncio.wait([stopping])
+        self._link.reply(header.sequence)
+
+    async def _stop_all(self) -> None:
+        modules, self._modules = self._modules, {}
+        stops = [self._spawn(module.stop()) for module in modules.values()]
+        waiting = [*stops, *self._stopping.values()]
+        if waiting:
+            await asyncio.wait(waiting, timeout=STOP_ALL)
+
+    def _spawn(self, job: asyncio._CoroutineLike[None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(job)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    # -- calls ----------------------------------------------------------------------------
+
+    def _execute(self, header: Header, payload: bytes) -> None:
+        module = self._module(header.module)
+        function = module.blueprint.functions.get(header.function)
+        if function is None:
+            raise CallError(
+                Failure.FUNCTION_NOT_FOUND, f"could not find function {header.function}"
+            )
+        if header.clearance < function.clearance:
+            raise CallError(
+                Failure.ACCESS_DENIED, f"attempted to access privileged function {function.name}"
+            )
+        try:
+            args, named = function.arguments(payload)
+        except BadArguments as error:
+            raise CallError(Failure.BAD_ARGUMENTS, str(error)) from error
+        Execution(self._link, header.sequence, module, self._calls).enter(
+            function, args, named, _time_for(header, function), header.user
+        )
+
+    def _on_cancel(self, sequence: int) -> None:
+        task = self._calls.get(sequence)
+        if task is not None:
+            task.cancel()
+
+
+class Execution:
+    """One call of a function, answered exactly once."""
+
+    __slots__ = ("_answered", "_calls", "_link", "_module", "_sequence", "_timer")
+
+    def __init__(
+        self, link: Link, sequence: int, module: Module, calls: dict[int, asyncio.Task[object]]
+    ) -> None:
+        self._link = link
+        self._sequence = sequence
+        self._module = module
+        self._calls = calls
+        self._answered = False
+        self._timer: asyncio.TimerHandle | None = None
+
+    def enter(
+        self,
+        function: Function,
+        args: list[object],
+        named: dict[str, object],
+        seconds: float,
+        user: str,
+    ) -> None:
+        """Start the function; after `seconds` (0: never) it is cancelled."""
+        loop = asyncio.get_running_loop()
+        call = Call(user, loop.time() + seconds if seconds else 0.0)
+        task = self._module.call(function, args, named, call)
+        if seconds:
+            self._timer = loop.call_later(seconds, self._expire, task, function.name, seconds)
+        if self._sequence:
+            self._calls[self._sequence] = task
+        task.add_done_callback(self._done)
+
+    def _expire(self, task: asyncio.Task[object], name: str, seconds: float) -> None:
+        self._fail(CallError(Failure.TIMED_OUT, f"'{name}' did not end within {seconds:g} s"))
+        task.cancel()
+
+    def _done(self, task: asyncio.Task[object]) -> None:
+        self._calls.pop(self._sequence, None)
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._answered:
+            return
+        self._module.state.flush()  # whoever sees the answer sees the state that led to it
+        if task.cancelled():
+            self._fail(CallError(Failure.MAY_HAVE_RUN, "it was stopped while it ran"))
+        elif (error := task.exception()) is not None:
+            self._fail(_raised(error))
+        else:
+            self._succeed(task.result())
+
+    def _succeed(self, result: object) -> None:
+        self._answered = True
+        try:
+            text = encode(result)
+        except DriverError as error:
+            self._module.log.warning("a result was replaced by null: %s", error)
+            text = b"null"
+        try:
+            self._link.reply(self._sequence, text)
+        except FrameError as error:
+            self._fail(CallError(Failure.RAISED, f"the result is too large: {error}"))
+
+    def _fail(self, error: CallError) -> None:
+        self._answered = True
+        self._link.fail(self._sequence, error)
+
+
+def _time_for(header: Header, function: Function) -> float:
+    """Seconds a call may take: what the caller has left, or less if the function says so."""
+    limits = [limit for limit in (header.remaining / 1000, function.timeout) if limit > 0]
+    return min(limits, default=0.0)
+
+
+def _raised(error: BaseException) -> CallError:
+    """What a caller sees of an error of the driver."""
+    code = getattr(error, "code", 500)
+    return CallError(
+        Failure.RAISED,
+        str(error) or type(error).__name__,
+        code=code if isinstance(code, int) and 400 <= code <= 599 else 500,
+        kind=type(error).__name__,
+        backtrace=backtrace_of(error),
+    )
+
+
+def main(sock: socket.socket, path: str) -> int:
+    """Run a driver process on an open link socket. Returns the exit status."""
+    gc.enable()
+    log.configure()
+    faulthandler.register(signal.SIGUSR1, file=sys.stderr, all_threads=False)
+    sock.setblocking(False)
+    return uvloop.run(DriverProcess(path).run(sock))

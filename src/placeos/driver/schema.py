@@ -1,0 +1,265 @@
+"""Types to JSON Schema and back: what an argument or a setting looks like, and its checking.
+
+Enums are spoken by name: any spelling is understood (`HDMI2`, `hdmi_2`), schemas list
+lower_snake names, and values go out under the name as declared.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass
+from enum import Enum
+from typing import Any, Final
+
+import msgspec
+from msgspec import inspect as introspect
+
+from placeos.driver.errors import DriverError
+
+JsonSchema = dict[str, object]
+Normalise = Callable[[Any], Any]
+
+TITLES: Final[dict[type, str]] = {}
+"""Published names of types which are not the Python class name."""
+
+_SCALARS: Final = (str, int, float, bool, type(None))
+_SIMPLE: Final[dict[type, tuple[JsonSchema, str]]] = {
+    introspect.BoolType: ({"type": "boolean"}, "Bool"),
+    introspect.IntType: ({"type": "integer", "format": "Int64"}, "Int64"),
+    introspect.FloatType: ({"type": "number", "format": "Float64"}, "Float64"),
+    introspect.StrType: ({"type": "string"}, "String"),
+    introspect.NoneType: ({"type": "null"}, "Nil"),
+    introspect.BytesType: ({"type": "string", "format": "byte"}, "Bytes"),
+    introspect.DateTimeType: ({"type": "string", "format": "date-time"}, "Time"),
+    introspect.DateType: ({"type": "string", "format": "date"}, "Date"),
+    introspect.TimeType: ({"type": "string", "format": "time"}, "TimeOfDay"),
+    introspect.TimeDeltaType: ({"type": "string", "format": "duration"}, "Time::Span"),
+    introspect.UUIDType: ({"type": "string", "format": "uuid"}, "UUID"),
+    introspect.DecimalType: ({"type": "string", "format": "decimal"}, "Decimal"),
+}
+_BOUNDS: Final = {
+    "ge": "minimum",
+    "gt": "exclusiveMinimum",
+    "le": "maximum",
+    "lt": "exclusiveMaximum",
+    "multiple_of": "multipleOf",
+    "min_length": "minLength",
+    "max_length": "maxLength",
+    "pattern": "pattern",
+}
+
+
+def lower_snake(name: str) -> str:
+    """`AudioVideo`, `AUDIO_VIDEO` → `audio_video`; `HDMI2` → `hdmi2`."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+
+
+# -- values going out ---------------------------------------------------------------------
+
+
+def encode(value: object) -> bytes:
+    """The JSON text of a state value or a result. Raises DriverError if it has none."""
+    try:
+        return msgspec.json.encode(value if type(value) in _SCALARS else plain(value))
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise DriverError(f"a {type(value).__name__} cannot be written as JSON: {error}") from error
+
+
+def plain(value: object) -> object:
+    """`value` with every enum in it replaced by the name of its member."""
+    match value:
+        case Enum():
+            return value.name
+        case msgspec.Struct():
+            named = zip(value.__struct_fields__, value.__struct_encode_fields__, strict=True)
+            return {encoded: plain(getattr(value, name)) for name, encoded in named}
+        case Mapping():
+            return {plain(key): plain(item) for key, item in value.items()}
+        case list() | tuple() | set() | frozenset():
+            return [plain(item) for item in value]
+        case _ if is_dataclass(value) and not isinstance(value, type):
+            return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
+        case _:
+            return value
+
+
+# -- schemas ------------------------------------------------------------------------------
+
+
+def describe(kind: object) -> tuple[JsonSchema, str]:
+    """The schema of a type and its title. Raises TypeError for a type that JSON cannot carry."""
+    return _describe(introspect.type_info(kind), ())
+
+
+def _describe(info: introspect.Type, inside: tuple[type, ...]) -> tuple[JsonSchema, str]:
+    simple = _SIMPLE.get(type(info))
+    if simple is not None:
+        schema, title = simple
+        return schema | _bounds(info), title
+    match info:
+        case introspect.Metadata(type=inner, extra_json_schema=extra):
+            schema, title = _describe(inner, inside)
+            return schema | (extra or {}), title
+        case introspect.EnumType(cls=cls):
+            names = [lower_snake(member.name) for member in cls]
+            return {"type": "string", "enum": names}, TITLES.get(cls, cls.__name__)
+        case introspect.LiteralType(values=values):
+            kind = "string" if all(isinstance(v, str) for v in values) else "integer"
+            return {"type": kind, "enum": list(values)}, "String" if kind == "string" else "Int64"
+        case introspect.UnionType(types=types):
+            parts = [_describe(part, inside) for part in types]
+            return {"anyOf": [s for s, _ in parts]}, f"({' | '.join(t for _, t in parts)})"
+        case introspect.DictType(key_type=key, value_type=value):
+            values_schema, value_title = _describe(value, inside)
+            title = f"Hash({_describe(key, inside)[1]}, {value_title})"
+            return {"type": "object", "additionalProperties": values_schema}, title
+        case introspect.TupleType(item_types=items):
+            parts = [_describe(item, inside) for item in items]
+            title = f"Tuple({', '.join(t for _, t in parts)})"
+            return {"type": "array", "items": [s for s, _ in parts]}, title
+        case introspect.CollectionType(item_type=item):
+            items_schema, item_title = _describe(item, inside)
+            return {"type": "array", "items": items_schema} | _bounds(info), f"Array({item_title})"
+        case (
+            introspect.StructType(cls=cls)
+            | introspect.DataclassType(cls=cls)
+            | introspect.TypedDictType(cls=cls)
+            | introspect.NamedTupleType(cls=cls)
+        ):
+            title = TITLES.get(cls, cls.__name__)
+            if cls in inside:  # a type that holds itself: its depth cannot be written out
+                return {"type": "object"}, title
+            return _record(info.fields, (*inside, cls)), title
+        case introspect.CustomType(cls=cls):
+            raise TypeError(f"{cls.__name__} is no type that JSON can carry")
+        case _:
+            return {"type": "object"}, "JSON::Any"
+
+
+def _record(members: tuple[introspect.Field, ...], inside: tuple[type, ...]) -> JsonSchema:
+    properties: dict[str, object] = {}
+    for member in members:
+        schema, _ = _describe(member.type, inside)
+        properties[member.encode_name] = schema | default_of(member)
+    record: JsonSchema = {"type": "object", "properties": properties}
+    required = [member.encode_name for member in members if member.required]
+    return record | ({"required": required} if required else {})
+
+
+def default_of(member: introspect.Field) -> JsonSchema:
+    """`{"default": …}` of a field, or nothing."""
+    default = member.default
+    if member.default_factory is not msgspec.NODEFAULT:
+        default = member.default_factory()
+    return {} if default is msgspec.NODEFAULT else {"default": default_text(default)}
+
+
+def default_text(value: object) -> object:
+    """A default as schemas show it: enums in lower_snake."""
+    return lower_snake(value.name) if isinstance(value, Enum) else plain(value)
+
+
+def _bounds(info: introspect.Type) -> JsonSchema:
+    found = ((keyword, getattr(info, name, None)) for name, keyword in _BOUNDS.items())
+    return {keyword: bound for keyword, bound in found if bound is not None}
+
+
+# -- values coming in ---------------------------------------------------------------------
+
+
+class Converter:
+    """Checks JSON values against one type and turns them into it."""
+
+    __slots__ = ("_kind", "_normalise", "is_enum")
+
+    def __init__(self, kind: object) -> None:
+        info = introspect.type_info(kind)
+        self._kind = kind
+        self._normalise = _normaliser(info, ())
+        self.is_enum = isinstance(info, introspect.EnumType)
+
+    def __call__(self, value: object) -> object:
+        """The converted value. Raises msgspec.ValidationError, which says what is wrong."""
+        if self._normalise is not None:
+            value = self._normalise(value)
+        return msgspec.convert(value, self._kind, str_keys=True)
+
+
+def _normaliser(info: introspect.Type, inside: tuple[type, ...]) -> Normalise | None:
+    """What brings the enum names in a value into the form msgspec expects; None: no enums."""
+    match info:
+        case introspect.Metadata(type=inner):
+            return _normaliser(inner, inside)
+        case introspect.EnumType(cls=cls):
+            return _enum_normaliser(cls)
+        case introspect.UnionType(types=types):
+            return _chain([n for n in (_normaliser(part, inside) for part in types) if n])
+        case introspect.DictType(value_type=inner):
+            of_value = _normaliser(inner, inside)
+            return of_value and (lambda v: _over_mapping(v, of_value))
+        case introspect.CollectionType(item_type=inner):
+            of_item = _normaliser(inner, inside)
+            return of_item and (
+                lambda v: [of_item(item) for item in v] if isinstance(v, list) else v
+            )
+        case introspect.StructType(cls=cls) | introspect.DataclassType(cls=cls):
+            if cls in inside:
+                return None
+            found = {f.encode_name: _normaliser(f.type, (*inside, cls)) for f in info.fields}
+            members = {name: normalise for name, normalise in found.items() if normalise}
+            return (lambda v: _over_members(v, members)) if members else None
+        case _:
+            return None
+
+
+def _enum_normaliser(cls: type[Enum]) -> Normalise:
+    by_name = {_squash(member.name): member.value for member in cls}
+    values = {member.value for member in cls}
+    names = ", ".join(lower_snake(member.name) for member in cls)
+
+    def normalise(value: Any) -> Any:
+        if isinstance(value, str):
+            return by_name.get(_squash(value), value)
+        return value
+
+    def strict(value: Any) -> Any:
+        found = normalise(value)
+        if isinstance(found, str | int) and found not in values:
+            raise msgspec.ValidationError(f"{value!r} is none of {names}")
+        return found
+
+    return strict if len(values) == len(cls.__members__) else normalise
+
+
+def _chain(parts: list[Normalise]) -> Normalise | None:
+    if not parts:
+        return None
+
+    def normalise(value: Any) -> Any:
+        for part in parts:
+            try:
+                changed = part(value)
+            except msgspec.ValidationError:  # not this one; convert has the last word
+                continue
+            if changed is not value:
+                return changed
+        return value
+
+    return normalise
+
+
+def _over_mapping(value: Any, normalise: Normalise) -> Any:
+    if not isinstance(value, dict):
+        return value
+    return {key: normalise(item) for key, item in value.items()}
+
+
+def _over_members(value: Any, members: Mapping[str, Normalise]) -> Any:
+    if not isinstance(value, dict):
+        return value
+    return {key: members[key](item) if key in members else item for key, item in value.items()}
+
+
+def _squash(name: str) -> str:
+    return name.replace("_", "").replace("-", "").lower()

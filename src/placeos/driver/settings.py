@@ -1,0 +1,114 @@
+"""Typed settings: a class of the driver says what there is, of which type, with which default.
+
+The class is also the form in which an administrator edits them (`json_schema`).
+"""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from msgspec import NODEFAULT, Raw
+from msgspec import inspect as introspect
+
+from placeos.driver.errors import InvalidDriver, InvalidSettings
+from placeos.driver.schema import Converter, JsonSchema, default_of, describe, encode, plain
+
+
+class Settings(msgspec.Struct):
+    """Base of a driver's settings. Annotated attributes are settings; a default makes one
+    optional; `Annotated[float, Meta(ge=1, description="…")]` bounds and explains it."""
+
+
+class SettingsReader:
+    """Turns the platform's merged settings into a driver's own class."""
+
+    def __init__(self, cls: type[Settings]) -> None:
+        try:
+            info = introspect.type_info(cls)
+            assert isinstance(info, introspect.StructType)
+            hints = typing.get_type_hints(cls, include_extras=True)
+            self._convert = {f.encode_name: Converter(hints[f.name]) for f in info.fields}
+            self.json_schema: JsonSchema = {"type": "object"} | _schema(info, hints)
+        except (TypeError, NameError, NotImplementedError) as error:
+            raise InvalidDriver(f"settings class {cls.__name__}: {error}") from error
+        self._cls = cls
+        self._fields = info.fields
+
+    def read(self, given: Mapping[str, Raw]) -> Settings:
+        """The settings. Raises InvalidSettings naming every wrong one."""
+        values, problems = self._values(given)
+        if problems:
+            raise InvalidSettings("; ".join(problems))
+        return self._cls(**values)
+
+    def read_with_defaults(self, given: Mapping[str, Raw]) -> tuple[Settings, list[str]]:
+        """The settings with the default in place of each wrong one, and what was wrong.
+
+        Raises InvalidSettings for a wrong or missing one that has no default.
+        """
+        values, problems = self._values(given)
+        missing = [f for f in self._fields if f.required and f.name not in values]
+        if missing:
+            raise InvalidSettings("; ".join(problems))
+        return self._cls(**values), problems
+
+    def defaults(self) -> str:
+        """The defaults as JSON text, as a starting point for an administrator."""
+        values: dict[str, object] = {}
+        for member in self._fields:
+            default = member.default
+            if member.default_factory is not NODEFAULT:
+                default = member.default_factory()
+            if default is not NODEFAULT and default is not None:
+                values[member.encode_name] = plain(default)
+        return encode(values).decode()
+
+    def _values(self, given: Mapping[str, Raw]) -> tuple[dict[str, Any], list[str]]:
+        values: dict[str, Any] = {}
+        problems: list[str] = []
+        for member in self._fields:
+            name = member.encode_name
+            raw = given.get(name)
+            if raw is None:
+                if member.required:
+                    problems.append(f"setting '{name}' is missing")
+                continue
+            try:
+                values[member.name] = self._convert[name](msgspec.json.decode(raw))
+            except (msgspec.MsgspecError, RecursionError) as error:
+                if bytes(raw) == b"null" and not member.required:
+                    continue  # null means: as if it were not there
+                problems.append(f"setting {_path(name, str(error))}")
+        return values, problems
+
+
+def settings_class(driver: type, base: type) -> type[Settings]:
+    """The class `S` in `class X(Driver[S])`, wherever along the bases it was given."""
+    for cls in driver.__mro__:
+        for given in getattr(cls, "__orig_bases__", ()):
+            origin = typing.get_origin(given)
+            if isinstance(origin, type) and issubclass(origin, base):
+                argument = typing.get_args(given)[0]
+                if isinstance(argument, type) and issubclass(argument, Settings):
+                    return argument
+    return Settings
+
+
+def _schema(info: introspect.StructType, hints: Mapping[str, object]) -> JsonSchema:
+    if not info.fields:
+        return {}
+    properties = {f.encode_name: describe(hints[f.name])[0] | default_of(f) for f in info.fields}
+    required = [f.encode_name for f in info.fields if f.required]
+    schema: JsonSchema = {"properties": properties}
+    return schema | ({"required": required} if required else {})
+
+
+def _path(name: str, error: str) -> str:
+    """`Expected `int`, got `str` - at `$.port`` → `'proxy.port': expected int, got str`."""
+    problem, _, place = error.partition(" - at ")
+    path = name + place.strip("`").removeprefix("$")
+    problem = problem.replace("`", "")
+    return f"'{path}': {problem[:1].lower()}{problem[1:]}"

@@ -1,0 +1,145 @@
+"""What modules ask of core over the link of their process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+from msgspec import Raw
+
+from placeos.driver.calls import present
+from placeos.driver.errors import RemoteError
+from placeos.driver.state import Changes
+from placeos.wire.errors import CallError
+from placeos.wire.frame import Clearance, Command, Header
+from placeos.wire.link import Link
+from placeos.wire.messages import (
+    Bind,
+    Fault,
+    LogLine,
+    Message,
+    Monitor,
+    Publish,
+    Read,
+    Setting,
+    SystemView,
+    Unbind,
+    Value,
+)
+
+_encode = msgspec.json.encode
+_SETTING_TIMEOUT = 10.0  # seconds
+
+OnValue = Callable[[bytes], None]
+OnText = Callable[[str], None]
+
+
+class Upstream:
+    """The process's side of the link, for all its modules."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._bindings: dict[int, OnValue] = {}
+        self._monitors: dict[int, OnText] = {}
+        self._number = 0
+
+    # -- telling --------------------------------------------------------------------------
+
+    def state(self, module: str, changes: Changes) -> None:
+        """Publish changed state values."""
+        payload = _encode([(key, Raw(text)) for key, text in changes])
+        self._link.send(Header(Command.STATE, module=module), payload)
+
+    def fault(self, module: str, message: str, backtrace: list[str] | None = None) -> None:
+        """Show an administrator what is wrong with a module, or (module "") with the driver."""
+        payload = _encode(Fault(message, backtrace or []))
+        self._link.send(Header(Command.FAULT, module=module), payload)
+
+    def log(self, module: str, level: int, text: str) -> None:
+        """One line for those who debug the module."""
+        self._link.send(Header(Command.LOG, module=module), _encode(LogLine(level, text)))
+
+    def publish(self, module: str, channel: str, text: str) -> None:
+        """Send text on a channel."""
+        self._link.send(Header(Command.PUBLISH, module=module), _encode(Publish(channel, text)))
+
+    # -- following ------------------------------------------------------------------------
+
+    def bind(
+        self, module: str, system: str, name: str, index: int, key: str, on_value: OnValue
+    ) -> Callable[[], None]:
+        """Follow a status value of a system's module. Returns what ends it."""
+        number = self._next()
+        self._bindings[number] = on_value
+        payload = _encode(Bind(number, system, name, index, key))
+        self._link.send(Header(Command.BIND, module=module), payload)
+        return lambda: self._unbind(module, number)
+
+    def monitor(self, module: str, channel: str, on_text: OnText) -> Callable[[], None]:
+        """Follow a text channel. Returns what ends it."""
+        number = self._next()
+        self._monitors[number] = on_text
+        self._link.send(Header(Command.MONITOR, module=module), _encode(Monitor(number, channel)))
+        return lambda: self._unbind(module, number)
+
+    def value(self, payload: bytes) -> None:
+        """A VALUE frame came."""
+        value = msgspec.json.decode(payload, type=Value)
+        on_value = self._bindings.get(value.binding)
+        if on_value is not None:
+            on_value(bytes(value.value))
+
+    def message(self, payload: bytes) -> None:
+        """A MESSAGE frame came."""
+        message = msgspec.json.decode(payload, type=Message)
+        on_text = self._monitors.get(message.binding)
+        if on_text is not None:
+            on_text(message.text)
+
+    def _next(self) -> int:
+        self._number += 1
+        return self._number
+
+    def _unbind(self, module: str, number: int) -> None:
+        known = self._bindings.pop(number, None) or self._monitors.pop(number, None)
+        if known is not None:
+            self._link.send(Header(Command.UNBIND, module=module), _encode(Unbind(number)))
+
+    # -- asking ---------------------------------------------------------------------------
+
+    async def execute(self, place: str, function: str, payload: bytes) -> bytes:
+        """Call a function of another module. Raises RemoteError."""
+        call = present.get()
+        header = Header(
+            Command.EXECUTE,
+            module=place,
+            function=function,
+            user=call.user,
+            clearance=Clearance.ADMINISTRATOR,  # clearance binds people, not modules
+        )
+        return await self._ask(header, payload, call.remaining())
+
+    async def read(self, place: str, key: str) -> bytes:
+        """The JSON of a status value of another module. Raises RemoteError."""
+        header = Header(Command.READ, module=place)
+        return await self._ask(header, _encode(Read(key)), present.get().remaining())
+
+    async def system(self, system_id: str) -> SystemView:
+        """A system and its modules. Raises RemoteError."""
+        timeout = present.get().remaining()
+        answer = await self._ask(Header(Command.SYSTEM), _encode(system_id), timeout)
+        return msgspec.json.decode(answer, type=SystemView)
+
+    async def save_setting(self, module: str, name: str, value: bytes) -> None:
+        """Store one setting of a module. Raises RemoteError."""
+        header = Header(Command.SETTING, module=module)
+        await self._ask(header, _encode(Setting(name, Raw(value))), _SETTING_TIMEOUT)
+
+    async def _ask(self, header: Header, payload: bytes, timeout: float) -> bytes:
+        try:
+            _, answer = await self._link.request(header, payload, timeout=timeout)
+        except CallError as error:
+            raise RemoteError(
+                error.message, code=error.code, kind=error.kind, failure=str(error.failure)
+            ) from error
+        return answer

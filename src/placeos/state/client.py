@@ -1,0 +1,46 @@
+"""How this project connects to Redis: explicit time-outs, bounded retries, health checks."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import redis.asyncio
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+CONNECT_TIMEOUT: Final = 1.0  # seconds
+COMMAND_TIMEOUT: Final = 2.0  # seconds without an answer before a command fails
+HEALTH_CHECK: Final = 5  # seconds of idleness after which a connection is probed before use
+MAX_CONNECTIONS: Final = 64
+
+UNAVAILABLE: Final = (RedisError, OSError, TimeoutError)
+"""What a command raises while Redis is away."""
+
+
+class StateUnavailable(Exception):
+    """Redis is away and memory does not know the answer either."""
+
+
+def connect(redis_url: str) -> redis.asyncio.Redis:
+    """A client for `redis://`, `rediss://` or `unix://`; connects at its first command.
+
+    A command is tried twice, the second time on a new connection: one that went stale while
+    idle is not worth an error. Close it with `aclose()`.
+    """
+    return redis.asyncio.Redis.from_url(
+        redis_url,
+        protocol=2,
+        decode_responses=False,
+        socket_connect_timeout=CONNECT_TIMEOUT,
+        socket_timeout=COMMAND_TIMEOUT,
+        health_check_interval=HEALTH_CHECK,
+        max_connections=MAX_CONNECTIONS,
+        retry=Retry(
+            ExponentialBackoff(cap=0.2, base=0.05),
+            1,
+            supported_errors=(RedisConnectionError, RedisTimeoutError),
+        ),
+    )

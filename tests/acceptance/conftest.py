@@ -1,0 +1,362 @@
+"""The whole platform, started once per run as a user would, and what proofs look at."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+import psutil
+import pytest
+from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
+from redis.asyncio import Redis
+
+from placeos.local.demo.building import DISPLAY, ROOMS, SWITCHER, DriverFile, Room, device_name
+from placeos.local.demo.journal import Entry, commands, read, widest_gap
+from placeos.local.demo.plug import control_port, tell
+from placeos.local.demo.processes import journal_file, ports_file
+
+PLACEOS = Path(sys.executable).with_name("placeos")
+START_LIMIT = 120.0
+STOP_LIMIT = 5.0
+
+WIDEST_GAP = 0.25
+"""Seconds a module polled at 10 Hz may wait for its next poll, whatever befalls the others."""
+
+Answer = TypeVar("Answer")
+
+
+class Site:
+    """A running platform with the demo building, and what a proof needs to see of it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.data = folder / "data folder"  # users have spaces in their paths
+        self.home = folder / "home"
+        self.home.mkdir()
+        self.ready_file = folder / "ready.json"
+        self.log_file = folder / "up.log"
+        self.process: subprocess.Popen[bytes] | None = None
+        self._systems: dict[str, str] = {}
+
+    # ---- life
+
+    async def start(self) -> None:
+        """`placeos up`, until it says that it is ready."""
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        command = [str(PLACEOS), "up", "--data", str(self.data), "--port", str(port)]
+        command += ["--ready-file", str(self.ready_file)]
+        with self.log_file.open("wb") as log:
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
+            )
+        deadline = time.monotonic() + START_LIMIT
+        while not self.ready_file.exists():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                pytest.fail(f"`placeos up` did not become ready:\n{self.log()[-5000:]}")
+            await asyncio.sleep(0.05)
+        self.client = httpx.AsyncClient(
+            base_url=f"{self.url}/api/engine/v2", headers={"X-API-Key": self.api_key}, timeout=20
+        )
+
+    async def stop(self) -> float:
+        """Ctrl-C. Returns how many seconds it took; what is left then is killed."""
+        assert self.process is not None
+        family = psutil.Process(self.process.pid).children(recursive=True)
+        await self.client.aclose()
+        began = time.monotonic()
+        self.process.send_signal(signal.SIGINT)
+        try:
+            await asyncio.to_thread(self.process.wait, STOP_LIMIT * 3)
+        finally:
+            took = time.monotonic() - began
+            left = [process for process in family if process.is_running()]
+            for process in left:
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
+        assert not left, f"still there after the end: {left}"
+        return took
+
+    def log(self) -> str:
+        """What `placeos up` printed so far."""
+        return self.log_file.read_text(errors="replace")
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The ready file as it is now."""
+        facts: dict[str, Any] = json.loads(self.ready_file.read_text())
+        return facts
+
+    @property
+    def url(self) -> str:
+        return str(self.facts["url"])
+
+    @property
+    def api_key(self) -> str:
+        return str(self.facts["api_key"])
+
+    @property
+    def pids(self) -> dict[str, int]:
+        """Process ids by name, as they are now."""
+        pids: dict[str, int] = self.facts["pids"]
+        return pids
+
+    def cli(self, *arguments: str, check: bool = True) -> str:
+        """What the command line client prints, with a home folder of its own."""
+        environment = {**os.environ, "HOME": str(self.home), "NO_COLOR": "1", "COLUMNS": "120"}
+        environment.pop("XDG_CONFIG_HOME", None)
+        done = subprocess.run(
+            [str(PLACEOS), *arguments], env=environment, capture_output=True, text=True, timeout=60
+        )
+        if check and done.returncode != 0:
+            pytest.fail(f"placeos {' '.join(arguments)}: {done.stdout}{done.stderr}")
+        return done.stdout + done.stderr
+
+    # ---- waiting
+
+    async def eventually(
+        self, question: Callable[[], Awaitable[Answer]], *, within: float = 20.0, what: str = ""
+    ) -> Answer:
+        """The first answer that is true; errors of transport count as none.
+
+        Fails with the last answer when there is none in time.
+        """
+        deadline = time.monotonic() + within
+        while True:
+            answer: object
+            try:
+                answer = found = await question()
+                if found:
+                    return found
+            except httpx.TransportError as error:
+                answer = error
+            if time.monotonic() > deadline:
+                pytest.fail(f"not within {within:g} s: {what}; last answer: {answer!r}")
+            await asyncio.sleep(0.05)
+
+    # ---- rooms
+
+    async def system(self, room: str) -> str:
+        """The id of a room."""
+        if room not in self._systems:
+            answer = await self.client.get("/systems", params={"limit": 1000})
+            self._systems = {record["name"]: record["id"] for record in answer.json()}
+        return self._systems[room]
+
+    async def module(self, room: str, driver: DriverFile) -> str:
+        """The id of a room's module of that driver."""
+        query = {"control_system_id": await self.system(room)}
+        for record in (await self.client.get("/modules", params=query)).json():
+            if record["name"] == driver.module_name:
+                return str(record["id"])
+        pytest.fail(f"{room} has no {driver.module_name}")
+
+    async def call(
+        self, room: str, module: str, function: str, *arguments: object
+    ) -> httpx.Response:
+        """Call a function over REST."""
+        path = f"/systems/{await self.system(room)}/{module}/{function}"
+        return await self.client.post(path, json=list(arguments))
+
+    async def value(self, room: str, module: str, key: str) -> object:
+        """One state value over REST; None while there is none."""
+        answer = await self.client.get(f"/systems/{await self.system(room)}/{module}/{key}")
+        return answer.json() if answer.status_code == 200 else None
+
+    async def becomes(
+        self, room: str, module: str, key: str, wanted: object, *, within: float = 20.0
+    ) -> None:
+        """Wait until a state value is the wanted one."""
+
+        async def question() -> bool:
+            return bool(await self.value(room, module, key) == wanted)
+
+        await self.eventually(question, within=within, what=f"{room} {module} {key} = {wanted!r}")
+
+    async def all_connected(self, within: float = 20.0) -> None:
+        """Wait until every module of every room is connected."""
+        for room in ROOMS:
+            for driver in (DISPLAY, SWITCHER):
+                module = f"{driver.module_name}_1"
+                await self.becomes(room.name, module, "connected", True, within=within)
+
+    def harm(self, room: str, module: str, command: str) -> dict[str, object]:
+        """Do a simulated device harm (see `local/demo/device.py`)."""
+        return tell(control_port(self.data, room, module), command)
+
+    def journal(self, room: Room, driver: DriverFile = DISPLAY) -> list[Entry]:
+        """What the device of a room saw."""
+        return read(journal_file(self.data, device_name(room, driver)))
+
+    @asynccontextmanager
+    async def unbroken(
+        self, *drivers: DriverFile, but: str = "", limit: float = WIDEST_GAP
+    ) -> AsyncIterator[None]:
+        """The devices see no gap in their polls while this lasts, by their own logs.
+
+        Those that drop connections by themselves do not count, nor does the room `but`.
+        """
+        began = time.time()
+        yield
+        await asyncio.sleep(limit)
+        end = time.time()
+        gaps = {}
+        for room in ROOMS:
+            if room.drop_every or room.name == but:
+                continue
+            for driver in drivers or (DISPLAY,):
+                moments = (entry["at"] for entry in commands(self.journal(room, driver)))
+                length, at = widest_gap(moments, began, end)
+                gaps[device_name(room, driver)] = (round(length, 3), round(at - began, 3))
+        too_wide = {name: gap for name, gap in gaps.items() if gap[0] > limit}
+        assert not too_wide, f"gaps (seconds, when) over {limit:g} s in {end - began:.1f} s: {gaps}"
+
+    # ---- below
+
+    async def statuses(self) -> dict[str, dict[str, str]]:
+        """All status hashes as they stand in Redis."""
+        redis = Redis.from_url(self.facts["engines"]["redis_url"], decode_responses=True)
+        try:
+            return {key: await redis.hgetall(key) async for key in redis.scan_iter("status/*")}
+        finally:
+            await redis.aclose()
+
+    def driver_process(self, room: Room, driver: DriverFile) -> psutil.Process:
+        """The process that holds the connection to the device of a room."""
+        port = json.loads(ports_file(self.data).read_text())[device_name(room, driver)]
+        assert self.process is not None
+        for process in psutil.Process(self.process.pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                for connection in process.net_connections("tcp"):
+                    if connection.raddr and connection.raddr.port == port:
+                        return process
+        pytest.fail(f"nobody is connected to {device_name(room, driver)}")
+
+    @asynccontextmanager
+    async def control(self) -> AsyncIterator[Control]:
+        """A control websocket through the front door, with the API key."""
+        url = self.url.replace("http", "ws", 1) + "/api/engine/v2/systems/control"
+        control = Control()
+        transport, _ = await ws_connect(lambda: control, f"{url}?api-key={self.api_key}")
+        try:
+            yield control
+        finally:
+            transport.disconnect()
+            await transport.wait_disconnected()
+
+
+class Control(WSListener):
+    """A client of the control websocket."""
+
+    def __init__(self) -> None:
+        self.values: dict[tuple[str, str, str], object] = {}
+        self.history: list[tuple[tuple[str, str, str], object]] = []
+        self.closed = asyncio.Event()
+        self.close_code: int | None = None
+        self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        self._next = 0
+        self._changed = asyncio.Event()
+
+    async def ask(
+        self, cmd: str, system: str, module: str, name: str, args: list[object] | None = None
+    ) -> dict[str, Any]:
+        """Send a request and return the answer to it."""
+        self._next += 1
+        mod, _, index = module.rpartition("_")
+        request: dict[str, object] = {"id": self._next, "cmd": cmd, "sys": system, "mod": mod}
+        request |= {"index": int(index), "name": name}
+        if args is not None:
+            request["args"] = args
+        future = asyncio.get_running_loop().create_future()
+        self._answers[self._next] = future
+        self.send(json.dumps(request).encode())
+        return await asyncio.wait_for(future, 15)
+
+    def send(self, data: bytes, kind: WSMsgType = WSMsgType.TEXT) -> None:
+        """Send one frame as it is."""
+        self._transport.send(kind, data)
+
+    async def becomes(
+        self, system: str, module: str, name: str, wanted: object, *, within: float = 20.0
+    ) -> None:
+        """Wait until the newest value told to us is the wanted one."""
+        key = (system, module, name)
+        try:
+            async with asyncio.timeout(within):
+                while self.values.get(key) != wanted or key not in self.values:
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            pytest.fail(f"{key} did not become {wanted!r} within {within:g} s: {self.values}")
+
+    def on_ws_connected(self, transport: WSTransport) -> None:
+        self._transport = transport
+
+    def on_ws_disconnected(self, transport: WSTransport) -> None:
+        self.closed.set()
+        for future in self._answers.values():
+            if not future.done():
+                future.set_exception(ConnectionResetError("the websocket was closed"))
+                future.exception()  # nobody may be waiting for it
+
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        if frame.msg_type == WSMsgType.CLOSE:
+            self.close_code = int(frame.get_close_code())
+            transport.disconnect()
+        elif frame.msg_type == WSMsgType.TEXT:
+            self._on_text(frame.get_payload_as_utf8_text())
+
+    def _on_text(self, text: str) -> None:
+        if text == "pong":
+            return
+        message = json.loads(text)
+        if message["type"] == "notify":
+            meta = message["meta"]
+            key = (meta["sys"], f"{meta['mod']}_{meta['index']}", meta["name"])
+            self.values[key] = message["value"]
+            self.history.append((key, message["value"]))
+            self._changed.set()
+        elif (future := self._answers.pop(message.get("id"), None)) and not future.done():
+            future.set_result(message)
+
+
+@pytest.fixture(scope="session")
+async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
+    """The platform, its projectors polled at 10 Hz. Its end is a proof as well."""
+    site = Site(tmp_path_factory.mktemp("site"))
+    try:
+        await site.start()
+        await _poll_fast(site)
+        await site.all_connected()
+        yield site
+    finally:
+        if site.process is not None and site.process.poll() is None:
+            took = await site.stop()
+            assert took < STOP_LIMIT, f"stopping took {took:.1f} s"
+
+
+async def _poll_fast(site: Site) -> None:
+    """Settings of a driver reach its running modules."""
+    drivers = (await site.client.get("/drivers", params={"limit": 100})).json()
+    (driver,) = (record for record in drivers if record["file_name"] == DISPLAY.file_name)
+    settings = {"parent_id": driver["id"], "settings_string": "poll_every: 0.1\n"}
+    answer = await site.client.post("/settings", json=settings)
+    assert answer.status_code == 201, answer.text
+    room = ROOMS[0]
+
+    async def fast() -> bool:
+        moments = [entry["at"] for entry in commands(site.journal(room))][-8:]
+        return len(moments) == 8 and moments[-1] - moments[0] < 1.0
+
+    await site.eventually(fast, what="projectors polled at 10 Hz")

@@ -1,0 +1,149 @@
+"""The command line without a platform: help, errors, and what is kept of a login."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+import subprocess
+import sys
+import time
+
+import pytest
+
+from placeos.cli import session as sessions
+from placeos.cli.output import CliError
+from placeos.cli.session import Session
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """A configuration folder of the test's own, and no variables that matter."""
+    for name in list(os.environ):
+        if name.startswith("PLACEOS_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return tmp_path
+
+
+def placeos(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "placeos.cli", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+@pytest.mark.usefixtures("home")
+def test_help_names_every_command():
+    outcome = placeos("--help")
+    assert outcome.returncode == 0
+    for command in ("up", "login", "systems", "exec", "watch", "status", "core", "api", "auth"):
+        assert f" {command} " in outcome.stdout
+
+
+@pytest.mark.usefixtures("home")
+def test_help_loads_nothing_heavy():
+    code = (
+        "import sys, placeos.cli.app\n"
+        "heavy = {'httpx', 'litestar', 'sqlalchemy', 'asyncpg', 'picows', 'placeos.local'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    outcome = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert outcome.stdout.strip() == "[]", outcome.stderr
+
+
+@pytest.mark.usefixtures("home")
+def test_without_a_login_it_says_how_to_log_in():
+    outcome = placeos("systems")
+    assert outcome.returncode == 2
+    assert "not logged in" in outcome.stderr
+    assert "placeos login" in outcome.stderr
+
+
+@pytest.mark.usefixtures("home")
+def test_with_nobody_there_it_says_so():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    outcome = placeos("systems", "--url", f"http://127.0.0.1:{port}", "--api-key", "x.y")
+    assert outcome.returncode == 1
+    assert f"cannot reach http://127.0.0.1:{port}" in outcome.stderr
+    assert "placeos up" in outcome.stderr
+
+
+@pytest.mark.usefixtures("home")
+def test_an_address_that_is_none_is_refused():
+    outcome = placeos("login", "ftp://example.com", "--api-key", "x.y")
+    assert outcome.returncode == 2
+    assert "ftp://example.com" in outcome.stderr
+
+
+@pytest.mark.usefixtures("home")
+def test_a_service_without_configuration_names_what_is_missing():
+    outcome = placeos("auth")
+    assert outcome.returncode == 2
+    assert "PLACEOS_DATA is not set" in outcome.stderr
+
+
+@pytest.mark.usefixtures("home")
+def test_completion_can_be_shown():
+    outcome = subprocess.run(
+        [sys.executable, "-m", "placeos.cli"],
+        env=os.environ
+        | {
+            "_PYTHON__M_PLACEOS_CLI_COMPLETE": "complete_bash",
+            "_PLACEOS_COMPLETE": "complete_bash",
+            "COMP_WORDS": "placeos sys",
+            "COMP_CWORD": "1",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "systems" in outcome.stdout
+
+
+@pytest.mark.usefixtures("home")
+def test_a_login_is_kept_for_its_owner_only():
+    session = Session(url="http://x", access_token="a", refresh_token="r", expires_at=5)
+    sessions.save(session)
+    assert sessions.load() == session
+    assert stat.S_IMODE(sessions.file().stat().st_mode) == 0o600
+    assert sessions.current(None, None) == session
+    assert sessions.forget()
+    assert not sessions.forget()
+    with pytest.raises(CliError, match="not logged in"):
+        sessions.current(None, None)
+
+
+@pytest.mark.usefixtures("home")
+def test_an_api_key_goes_before_the_login_but_to_the_same_platform():
+    sessions.save(Session(url="http://x", access_token="a"))
+    assert sessions.current(None, "k.s") == Session(url="http://x", api_key="k.s")
+    assert sessions.current("http://y", "k.s").url == "http://y"
+
+
+@pytest.mark.usefixtures("home")
+def test_a_login_is_not_sent_to_another_platform():
+    sessions.save(Session(url="http://x", access_token="a"))
+    with pytest.raises(CliError, match="logged in to http://x"):
+        sessions.current("http://evil", None)
+
+
+@pytest.mark.usefixtures("home")
+def test_a_broken_login_file_is_explained():
+    sessions.save(Session(url="http://x"))
+    sessions.file().write_text("{")
+    outcome = placeos("systems")
+    assert outcome.returncode == 2
+    assert "session.json" in outcome.stderr
+
+
+def test_tokens_are_renewed_before_they_end():
+    assert Session(url="", access_token="a", expires_at=time.time() + 30).stale
+    assert not Session(url="", access_token="a", expires_at=time.time() + 300).stale
+    assert not Session(url="", api_key="k").stale

@@ -1,0 +1,464 @@
+"""The control websocket over real sockets and a real Redis; only the cores are stand-ins."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import struct
+from typing import Any
+
+import pytest
+
+
+def until(condition: Any, timeout: float = 5.0) -> Any:
+    async def wait() -> None:
+        async with asyncio.timeout(timeout):
+            while not condition():
+                await asyncio.sleep(0.01)
+
+    return wait()
+
+
+META = {"sys": "sys-1", "mod": "Display", "index": 1, "name": "power"}
+
+
+# -- the handshake --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("query", "headers", "status", "error"),
+    [
+        ("", {}, 401, ""),
+        ("bearer_token=nobody", {}, 401, "unknown token"),
+        ("bearer_token=user", {"Host": "other.example"}, 401, "authority not found"),
+        ("bearer_token=user", {"Upgrade": ""}, 426, "this address speaks websocket"),
+        (
+            "",
+            {"Cookie": "bearer_token=user", "Origin": "http://evil"},
+            403,
+            "cookies of this site do not count from another origin",
+        ),
+    ],
+)
+async def test_a_refused_handshake_is_an_ordinary_error(
+    control: Any, query: str, headers: dict[str, str], status: int, error: str
+) -> None:
+    with pytest.raises(Exception, match="refused") as raised:
+        await control.client(query=query, headers={"X-Request-ID": "abc", **headers})
+    refused: Any = raised.value
+    assert (refused.status, json.loads(refused.body)) == (status, {"error": error})
+    assert refused.headers["content-type"] == "application/json"
+    assert refused.headers["x-request-id"] == "abc"
+
+
+@pytest.mark.parametrize(
+    ("query", "headers"),
+    [
+        ("bearer_token=user", {"Host": "localhost:8080"}),
+        ("", {"Authorization": "Bearer user"}),
+        ("", {"Cookie": "a=b; bearer_token=user"}),
+        ("", {"Cookie": "bearer_token=user", "Origin": "http://localhost"}),
+        ("bearer_token=user", {"Origin": "http://elsewhere"}),
+    ],
+)
+async def test_credentials_may_come_by_query_header_or_cookie(
+    control: Any, query: str, headers: dict[str, str]
+) -> None:
+    client = await control.client(query=query, headers=headers)
+    client.text("ping")
+    assert await client.message() == "pong"
+
+
+async def test_no_greeting_is_sent_and_ping_is_answered_at_once(control: Any) -> None:
+    client = await control.client()
+    await client.silent()
+
+
+# -- live values ----------------------------------------------------------------------------
+
+
+async def test_bind_answers_success_and_the_present_value_once(control: Any) -> None:
+    await control.set("mod-1", "power", "true")
+    client = await control.client()
+    assert await client.ask(id=1, cmd="bind") == {"id": 1, "type": "success", "meta": META}
+    message = client.others.pop() if client.others else await client.message()
+    assert message == {"id": 1, "type": "notify", "value": True, "meta": META}
+    await client.silent()
+
+
+async def test_binding_again_repeats_nothing(control: Any) -> None:
+    await control.set("mod-1", "power", "true")
+    client = await control.client()
+    await client.ask(id=1, cmd="bind")
+    assert await client.value() is True
+    assert (await client.ask(id=2, cmd="bind"))["type"] == "success"
+    await client.silent()
+    await control.set("mod-1", "power", "false")
+    message = await client.message()
+    assert (message["id"], message["value"]) == (1, False)
+    await client.silent()
+
+
+async def test_every_change_arrives_equal_ones_and_removal_too(control: Any) -> None:
+    client = await control.client()
+    await client.ask(id=1, cmd="bind")
+    await until(lambda: any("mod-1/power" in str(t) for t in control.bindings._topics))
+    await client.silent()
+    for value in ("1", "1", '{"a":[1,"ü"]}'):
+        await control.set("mod-1", "power", value)
+        assert await client.value() == json.loads(value)
+    await control.set("mod-1", "power", None)
+    assert await client.value() is None
+
+
+async def test_what_does_not_exist_yet_binds_and_flows_once_mapped(control: Any) -> None:
+    await control.set("mod-9", "power", '"new"')
+    client = await control.client()
+    assert (await client.ask(id=1, cmd="bind", sys="sys-9"))["type"] == "success"
+    await client.silent()
+    await control.place("sys-9", {"Display/1": "mod-9"})
+    assert await client.value() == "new"
+
+
+async def test_a_remap_moves_the_binding_and_sends_the_new_value(control: Any) -> None:
+    await control.set("mod-1", "power", "1")
+    await control.set("mod-3", "power", "3")
+    client = await control.client()
+    await client.ask(id=1, cmd="bind")
+    assert await client.value() == 1
+    await control.place("sys-1", {"Display/1": "mod-3"})
+    assert await client.value() == 3
+    await control.set("mod-1", "power", "11")
+    await client.silent()
+    await control.place("sys-1", {"Display/1": "mod-3", "Other/1": "mod-1"})
+    await client.silent()
+    await control.place("sys-1", {})
+    await client.silent()
+    await control.set("mod-3", "power", "33")
+    await client.silent()
+
+
+async def test_unbind_always_succeeds_and_ends_the_values(control: Any) -> None:
+    client = await control.client()
+    assert await client.ask(id=1, cmd="unbind") == {"id": 1, "type": "success"}
+    await control.set("mod-1", "power", "1")
+    await client.ask(id=2, cmd="bind")
+    assert await client.value() == 1
+    assert await client.ask(id=3, cmd="unbind") == {"id": 3, "type": "success"}
+    await control.set("mod-1", "power", "2")
+    await client.silent()
+    await client.ask(id=4, cmd="bind")
+    assert await client.value() == 2
+
+
+async def test_protected_modules_need_support(control: Any) -> None:
+    user, support = await control.client("user"), await control.client("support")
+    assert await user.ask(id=1, cmd="bind", mod="_Hidden") == {
+        "id": 1,
+        "type": "error",
+        "error_code": 2,
+        "msg": "attempted to access protected module",
+        "code": 500,
+    }
+    assert (await support.ask(id=1, cmd="bind", mod="_Hidden"))["type"] == "success"
+    answer = await support.ask(id=2, cmd="bind", mod="_TRIGGER_", name="trig-1")
+    assert answer["error_code"] == 6
+    assert answer["msg"] == "could not find module: sys=sys-1 mod=_TRIGGER_"
+
+
+async def test_closing_releases_all_bindings(control: Any) -> None:
+    clients = [await control.client() for _ in range(3)]
+    for client in clients:
+        await client.ask(id=1, cmd="bind")
+    await until(lambda: control.bindings._topics)
+    for client in clients:
+        await client.close()
+    await until(lambda: not control.bindings._topics)
+
+
+# -- calls ----------------------------------------------------------------------------------
+
+
+async def test_exec_passes_arguments_on_and_the_result_back(control: Any) -> None:
+    client = await control.client("support")
+    answer = await client.ask(id=1, cmd="exec", name="echo", args=[1, {"a": "ü"}])
+    assert answer == {
+        "id": 1,
+        "type": "success",
+        "value": [1, {"a": "ü"}],
+        "meta": {**META, "name": "echo"},
+        "code": 201,
+    }
+    header, _ = control.router.calls[0]
+    assert (header.module, header.function, header.user) == ("mod-1", "echo", "user-support")
+    assert (header.clearance, header.remaining) == (1, 10_000)
+    assert (await client.ask(id=2, cmd="exec", name="echo"))["value"] == []
+    assert (await client.ask(id=3, cmd="exec", name="echo", args=None))["value"] == []
+    assert (await client.ask(id=4, cmd="exec", name="at_once"))["code"] == 200
+    assert (await client.ask(id=5, cmd="exec", name="garbled"))["value"] == "\ufffd\ufffd"
+
+
+@pytest.mark.parametrize(
+    ("function", "error_code", "code", "message"),
+    [
+        ("raise", 3, 418, "module raised: lamp missing (LampError)"),
+        ("unknown", 1, 500, "could not find function unknown"),
+        ("secret", 2, 500, "attempted to access privileged function secret"),
+        ("wrong", 1, 500, "power: state should be a boolean"),
+        ("lost", 7, 500, "the link was lost"),
+    ],
+)
+async def test_failures_keep_their_kind_and_the_drivers_code(
+    control: Any, function: str, error_code: int, code: int, message: str
+) -> None:
+    client = await control.client()
+    assert await client.ask(id=1, cmd="exec", name=function) == {
+        "id": 1,
+        "type": "error",
+        "error_code": error_code,
+        "msg": message,
+        "code": code,
+    }
+
+
+@pytest.mark.parametrize("where", [{"mod": "Nothing"}, {"index": 2}, {"sys": "sys-none"}])
+async def test_exec_on_what_does_not_exist(control: Any, where: dict[str, Any]) -> None:
+    client = await control.client()
+    for id in (1, 2):  # read from Redis, then known from memory
+        answer = await client.ask(id=id, cmd="exec", name="echo", **where)
+        assert (answer["error_code"], answer["msg"]) == (6, "could not find module")
+
+
+async def test_calls_run_side_by_side(control: Any) -> None:
+    client = await control.client()
+    client.send(id=1, cmd="exec", name="slow")
+    client.send(id=2, cmd="exec", name="echo")
+    assert (await client.message())["id"] == 2
+    assert (await client.message())["id"] == 1
+
+
+async def test_a_core_that_does_not_answer_is_not_waited_for(
+    control: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("placeos.api.control.session.ANSWER_TIMEOUT", 0.3)
+    client = await control.client()
+    client.send(id=1, cmd="exec", name="nothing")
+    await asyncio.sleep(0.1)
+    client.send(id=2, cmd="exec", name="nothing")
+    answers = [await client.answer(1), await client.answer(2)]
+    assert [answer["error_code"] for answer in answers] == [3, 3]
+    assert control.router.cancelled == 2
+
+
+async def test_a_client_that_is_gone_cancels_its_calls(control: Any) -> None:
+    client = await control.client()
+    client.send(id=1, cmd="exec", name="nothing")
+    await until(lambda: control.router.calls)
+    await client.close()
+    await until(lambda: control.router.cancelled == 1)
+
+
+# -- debug ----------------------------------------------------------------------------------
+
+
+async def test_debug_streams_lines_until_ignored(control: Any) -> None:
+    client = await control.client("support")
+    for id in (1, 2):
+        assert await client.ask(id=id, cmd="debug", mod="mod-1") == {"id": id, "type": "success"}
+    (watcher,) = control.router.debugs["mod-1"]
+    watcher(b'{"level":4,"message":"no answer"}')
+    assert await client.message() == {
+        "id": 1,
+        "type": "debug",
+        "mod": "mod-1",
+        "level": "warn",
+        "msg": "no answer",
+        "meta": {**META, "mod": "mod-1"},
+    }
+    assert await client.ask(id=3, cmd="ignore", mod="mod-1") == {"id": 3, "type": "success"}
+    assert control.router.debugs["mod-1"] == []
+
+
+async def test_debug_needs_support(control: Any) -> None:
+    client = await control.client("user")
+    assert (await client.ask(id=1, cmd="debug", mod="mod-1"))["error_code"] == 2
+    assert (await client.ask(id=2, cmd="ignore", mod="mod-1"))["type"] == "success"
+
+
+# -- what is wrong --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("hello", {"type": "error", "error_code": 0}),
+        ('{"id":5,"cmd"', {"id": 5, "type": "error", "error_code": 0}),
+        ("[]", {"type": "error", "error_code": 1}),
+        ('{"id":6,"cmd":"bind"}', {"id": 6, "type": "error", "error_code": 1}),
+    ],
+)
+async def test_an_unreadable_request_is_answered_and_the_socket_goes_on(
+    control: Any, text: str, expected: dict[str, Any]
+) -> None:
+    client = await control.client()
+    client.text(text)
+    message = await client.message()
+    assert {name: message.get(name) for name in expected} == expected
+    assert (await client.ask(id=9, cmd="exec", name="echo"))["type"] == "success"
+
+
+@pytest.mark.parametrize(
+    ("frames", "code"),
+    [
+        ([(1, b'{"id":"\xff"}', {})], 1007),
+        ([(1, b'"\xc3', {"fin": False}), (0, b'x"', {})], 1007),
+        ([(2, b"binary", {})], 1003),
+        ([(2, b"binary", {"fin": False})], 1003),
+        ([(1, b"x" * (1024 * 1024 + 1), {})], 1009),
+        ([(1, b"x" * 600_000, {"fin": False}), (0, b"x" * 600_000, {})], 1009),
+        ([(1, b"", {"fin": False})] + [(0, b"", {"fin": False})] * 20_000, 1009),
+        ([(0, b"ping", {})], 1002),
+        ([(1, b"pi", {"fin": False}), (1, b"ng", {})], 1002),
+        ([(1, b"ping", {"mask": False})], 1002),
+        ([(1, b"ping", {"rsv": 4})], 1002),
+        ([(3, b"ping", {})], 1002),
+        ([(9, b"x" * 126, {})], 1002),
+        ([(9, b"x", {"fin": False})], 1002),
+        ([(8, struct.pack(">H", 1005), {})], 1002),
+        ([(8, b"x", {})], 1002),
+        ([(8, struct.pack(">H", 1000) + b"\xff", {})], 1007),
+    ],
+)
+async def test_wrong_frames_close_with_their_code(
+    control: Any, frames: list[tuple[int, bytes, dict[str, Any]]], code: int
+) -> None:
+    client, other = await control.client(), await control.client()
+    for kind, payload, flags in frames:
+        client.frame(kind, payload, **flags)
+    assert (await client.closed()).code == code
+    other.text("ping")
+    assert await other.message() == "pong"
+
+
+async def test_fragments_are_put_together_with_control_frames_between(control: Any) -> None:
+    client = await control.client()
+    text = json.dumps({**META, "id": 1, "cmd": "exec", "name": "echo", "args": ["ü"]}).encode()
+    text = text.replace(b"\\u00fc", "ü".encode())
+    cut = text.index("ü".encode()) + 1  # in the middle of a character
+    client.frame(1, text[:cut], fin=False)
+    client.frame(9, b"hi")
+    client.frame(0, b"", fin=False)
+    client.frame(0, text[cut:])
+    assert await client.receive() == (10, b"hi")
+    assert (await client.answer(1))["value"] == ["ü"]
+    client.frame(1, b"pi", fin=False)
+    client.frame(0, b"ng")
+    assert await client.message() == "pong"
+
+
+@pytest.mark.parametrize("code", [1000, 1001, 4321])
+async def test_a_close_is_answered_and_the_connection_ends(control: Any, code: int) -> None:
+    client = await control.client()
+    client.frame(8, struct.pack(">H", code) + b"bye")
+    assert (await client.closed()).code == code
+    assert await client.reader.read() == b""
+
+
+async def test_a_close_without_a_code_is_answered_with_1000(control: Any) -> None:
+    client = await control.client()
+    client.frame(8)
+    assert (await client.closed()).code == 1000
+
+
+async def test_a_connection_that_just_vanishes_leaves_nothing(control: Any) -> None:
+    client = await control.client("support")
+    await client.ask(id=1, cmd="bind")
+    await client.ask(id=2, cmd="debug", mod="mod-1")
+    client.writer.transport.abort()
+    await until(lambda: not control.bindings._topics and not control.router.debugs["mod-1"])
+
+
+# -- rights that change ---------------------------------------------------------------------
+
+
+async def test_sign_out_closes_open_sockets(control: Any) -> None:
+    gone, stays = await control.client("support"), await control.client("user")
+    control.authenticator.change(support=None)
+    closed = await gone.closed()
+    assert (closed.code, closed.reason) == (1008, "unknown token")
+    stays.text("ping")
+    assert await stays.message() == "pong"
+
+
+async def test_lost_rights_end_what_needed_them(control: Any) -> None:
+    client = await control.client("support")
+    await control.place("sys-1", {"_Hidden/1": "mod-8", "Display/1": "mod-1"})
+    await client.ask(id=1, cmd="bind", mod="_Hidden")
+    await client.ask(id=2, cmd="bind")
+    await client.ask(id=3, cmd="debug", mod="mod-1")
+    control.authenticator.change(support=0)
+    await until(lambda: control.router.debugs["mod-1"] == [])
+    await control.set("mod-8", "power", "8")
+    await control.set("mod-1", "power", "1")
+    assert await client.value() == 1
+    assert (await client.ask(id=4, cmd="debug", mod="mod-1"))["error_code"] == 2
+    await client.ask(id=5, cmd="exec", name="echo")
+    assert control.router.calls[-1][0].clearance == 0
+
+
+async def test_a_token_that_expires_ends_its_socket(control: Any) -> None:
+    control.authenticator.lifetime = 1.0
+    client = await control.client("user")
+    control.authenticator.rights.pop("user")
+    assert (await client.closed()).code == 1008
+
+
+async def test_credentials_that_are_renewed_keep_their_socket(control: Any) -> None:
+    control.authenticator.lifetime = 1.0
+    client = await control.client("user")
+    control.authenticator.lifetime = 100.0
+    await asyncio.sleep(1.3)
+    client.text("ping")
+    assert await client.message() == "pong"
+
+
+async def test_pong_comes_unasked(control: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("placeos.api.control.server.PONG_EVERY", 0.1)
+    client = await control.client()
+    for _ in range(2):
+        assert await client.message() == "pong"
+
+
+# -- slow readers ---------------------------------------------------------------------------
+
+
+async def test_a_slow_reader_gets_the_newest_value_and_others_every_one(control: Any) -> None:
+    slow, quick = await control.client(), await control.client()
+    for client in (slow, quick):
+        await client.ask(id=1, cmd="bind")
+    await until(lambda: control.bindings._topics)
+    await quick.silent()
+    filler = "x" * 50_000
+    slow.writer.transport.pause_reading()
+    for number in range(400):
+        await control.set("mod-1", "power", json.dumps([number, filler]))
+        assert (await quick.value())[0] == number
+    slow.writer.transport.resume_reading()
+    received = []
+    while not received or received[-1] != 399:
+        received.append((await slow.value())[0])
+    assert received == sorted(received)
+    assert len(received) < 400
+    await slow.silent()
+
+
+async def test_answers_that_nobody_reads_close_the_socket(control: Any) -> None:
+    client = await control.client()
+    client.writer.transport.pause_reading()
+    for id in range(1000):
+        client.send(id=id, cmd="exec", name="big")
+        if id % 50 == 0:
+            await asyncio.sleep(0.01)
+    await asyncio.sleep(0.3)
+    client.writer.transport.resume_reading()
+    assert (await client.closed()).code in (1013, None)
