@@ -113,6 +113,6 @@ async def test_map_that_is_no_map() -> None:
 
 async def test_reconnects() -> None:
     async with matrix() as switcher:
-        switcher.device.hang_up()
+        await switcher.device.hang_up()
         await switcher.status("connected", False)
         await switcher.status("connected", True)

@@ -129,7 +129,7 @@ async def test_wrong_password_is_reported_and_never_connected() -> None:
 async def test_dropped_connection_is_noticed_and_made_again() -> None:
     async with projector() as display:
         await display.status("model", "Beamer")
-        display.device.hang_up()
+        await display.device.hang_up()
         await display.status("connected", False)
         await display.status("connected", True)
         await display.device.expect_connection(2)

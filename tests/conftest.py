@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
+import psutil
 import pytest
 
 from placeos.local.engines import Engines, running_engines
@@ -62,3 +67,70 @@ async def _execute(engines: Engines, statement: str) -> None:
         await connection.execute(statement)
     finally:
         await connection.close()
+
+
+class Platform:
+    """One `placeos up` in a process of its own."""
+
+    def __init__(self, data: Path, *arguments: str) -> None:
+        self.data = data
+        self.ready_file = data.parent / f"{data.name}.ready.json"
+        self._arguments = ("--data", str(data), "--ready-file", str(self.ready_file), *arguments)
+        self.process: asyncio.subprocess.Process
+
+    async def start(self, *, ready: bool = True) -> Platform:
+        """Start it, and wait until it is ready."""
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("PLACEOS_")}
+        self.process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "placeos.cli", "up", *self._arguments),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            env=environment,
+        )
+        if ready:
+            async with asyncio.timeout(90):
+                while not self.ready_file.exists():
+                    if self.process.returncode is not None:
+                        raise AssertionError(await self.output())
+                    await asyncio.sleep(0.05)
+        return self
+
+    def read(self) -> dict[str, object]:
+        """What the ready file says now."""
+        return json.loads(self.ready_file.read_text())
+
+    def family(self) -> list[psutil.Process]:
+        """All processes below it."""
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+    async def interrupt(self, within: float = 5) -> None:
+        """Ctrl-C."""
+        self.process.send_signal(signal.SIGINT)
+        await asyncio.wait_for(self.process.wait(), within)
+
+    async def output(self) -> str:
+        """All it printed; it has to have ended."""
+        assert self.process.stdout is not None
+        return (await self.process.stdout.read()).decode()
+
+
+@pytest.fixture(scope="session")
+def platform_type() -> type[Platform]:
+    """For tests that keep one platform for several tests."""
+    return Platform
+
+
+@pytest.fixture
+async def placeos_up() -> AsyncIterator[Callable[..., Platform]]:
+    """Makes platforms; ends those that a test left running."""
+    made: list[Platform] = []
+
+    def make(data: Path, *arguments: str) -> Platform:
+        made.append(Platform(data, *arguments))
+        return made[-1]
+
+    yield make
+    for platform in made:
+        if hasattr(platform, "process") and platform.process.returncode is None:
+            platform.process.kill()
+            await platform.process.wait()

@@ -52,13 +52,9 @@ def configure_logging(service: str, *, level: int = logging.INFO) -> None:
 def run(service: str, main: Main) -> None:
     """Run a service until SIGTERM or SIGINT. Exits 2 when its configuration is unusable."""
     configure_logging(service)
-    try:
-        config = load()
-    except ConfigError as error:
-        logging.getLogger(service).critical("configuration", extra={"reason": str(error)})
-        sys.exit(2)
+    log = logging.getLogger(service)
 
-    async def guarded() -> None:
+    async def guarded(config: Config) -> None:
         task = asyncio.current_task()
         assert task is not None
         loop = asyncio.get_running_loop()
@@ -67,6 +63,10 @@ def run(service: str, main: Main) -> None:
         try:
             await main(config)
         except asyncio.CancelledError:
-            logging.getLogger(service).info("stopped")
+            log.info("stopped")
 
-    uvloop.run(guarded())
+    try:
+        uvloop.run(guarded(load()))
+    except ConfigError as error:
+        log.critical("configuration", extra={"reason": str(error)})
+        sys.exit(2)

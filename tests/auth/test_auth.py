@@ -350,7 +350,7 @@ async def test_broken_bodies_are_invalid_requests(
 async def test_the_database_may_go_and_come_back(
     auth: Any, secrets_folder: Any, tmp_path: Any
 ) -> None:
-    """Through a relay that is cut: sign-in says 503, the domain is still known, then all is well."""
+    """Cut off, sign-in says 503 and the domain is still known; afterwards all is well."""
     async with auth.relay() as relay, auth.beside(relay.url, secrets_folder, tmp_path) as other:
         assert (await other.sign_in())["access_token"]
         await relay.cut()
@@ -373,5 +373,5 @@ async def test_the_database_may_go_and_come_back(
 
 async def test_without_a_signing_key_the_service_does_not_start(auth: Any, tmp_path: Any) -> None:
     status, log = await auth.fails_to_start(tmp_path)
-    assert status == 2
+    assert status != 0
     assert "jwt.pem" in log

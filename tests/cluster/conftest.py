@@ -68,7 +68,7 @@ class FakeCore:
             ttl=ttl,
             **self.more,
         )
-        keeper = ViewKeeper(self.etcd, self.registry, may_write=self.membership.registered.is_set)
+        keeper = ViewKeeper(self.etcd, self.registry, self.membership)
         self.tasks = [
             asyncio.create_task(self.membership.run()),
             asyncio.create_task(self.registry.run()),

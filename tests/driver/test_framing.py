@@ -1,5 +1,7 @@
 """However the bytes of a stream are cut on their way, the messages are the same."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,7 +12,7 @@ from placeos.driver.framing import MAX_MESSAGE, Framer, FramingError
 def cut(data: bytes, places: list[int]) -> list[bytes]:
     """`data` in pieces."""
     edges = sorted({0, len(data), *(place % (len(data) + 1) for place in places)})
-    return [data[start:end] for start, end in zip(edges, edges[1:], strict=False)]
+    return [data[start:end] for start, end in pairwise(edges)]
 
 
 def feed(framer: Framer, pieces: list[bytes]) -> list[bytes]:

@@ -112,6 +112,24 @@ async def test_a_frozen_process_is_stopped_too(tmp_path, lives):
     assert not lives(pid)
 
 
+async def test_a_service_that_falls_silent_is_replaced(tmp_path, until, monkeypatch):
+    monkeypatch.setattr("placeos.local.supervisor.SILENCE", 0.2)
+    monkeypatch.setattr("placeos.local.supervisor.WATCH_EVERY", 0.05)
+    silent: set[int] = set()
+    events: list[str] = []
+
+    async def ready() -> bool:
+        return supervisor.pids().get("job") not in silent
+
+    async with Supervisor(tmp_path, on_event=events.append) as supervisor:
+        await supervisor.start(script(SLEEP, ready=ready))
+        first = supervisor.pids()["job"]
+        silent.add(first)
+        await until(lambda: supervisor.pids().get("job", first) != first)
+        await until(lambda: "job is back" in events)
+    assert events[0].startswith("job has not answered")
+
+
 async def test_stops_in_reverse_order_of_kinds(tmp_path):
     ends = tmp_path / "ends"
     code = f"""
@@ -124,7 +142,7 @@ async def test_stops_in_reverse_order_of_kinds(tmp_path):
         print("up", flush=True)
         time.sleep(600)
     """
-    order = [Kind.ENGINE, Kind.SERVICE, Kind.INGRESS, Kind.DEVICE]
+    order = [Kind.ENGINE, Kind.DEVICE, Kind.SERVICE, Kind.INGRESS]
     async with Supervisor(tmp_path / "logs") as supervisor:
         specs = []
         for kind in order:

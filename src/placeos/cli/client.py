@@ -27,6 +27,7 @@ class _Tokens(msgspec.Struct):
 class _Refusal(msgspec.Struct):
     error: str = ""
     error_description: str = ""
+    message: str | None = None
     failures: list[dict[str, str]] = []
 
 
@@ -156,7 +157,7 @@ def explain(answer: httpx.Response) -> CliError:
         refusal = msgspec.json.decode(answer.content, type=_Refusal)
     except (msgspec.DecodeError, UnicodeDecodeError):
         refusal = _Refusal()
-    words = refusal.error or refusal.error_description
+    words = refusal.message or refusal.error or refusal.error_description
     status = answer.status_code
     if status == 401 and not answer.request.url.path.count("/systems/"):
         return CliError(

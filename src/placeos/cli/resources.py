@@ -69,12 +69,47 @@ class Driver(msgspec.Struct):
     compilation_output: str | None = None
 
 
+class Load(msgspec.Struct):
+    """How a core is doing. Memory in KiB, CPU in percent of one; `errors` by module id."""
+
+    core_cpu: float = 0
+    core_memory: int = 0
+    modules: int = 0
+    modules_running: int = 0
+    errors: dict[str, list[str]] = {}
+
+
+class _Loads(msgspec.Struct):
+    local: Load = msgspec.field(default_factory=Load)
+
+
+class _Count(msgspec.Struct):
+    drivers: int = 0
+
+
+class _Counts(msgspec.Struct):
+    local: _Count = msgspec.field(default_factory=_Count)
+
+
+class _Status(msgspec.Struct):
+    run_count: _Counts = msgspec.field(default_factory=_Counts)
+
+
+class Node(msgspec.Struct):
+    """What is shown of a core."""
+
+    id: str
+    uri: str = ""
+    load: _Loads = msgspec.field(default_factory=_Loads)
+    status: _Status = msgspec.field(default_factory=_Status)
+
+
 class Overview(msgspec.Struct):
     """`placeos status --json`."""
 
     url: str
     version: str
-    nodes: list[dict[str, object]]
+    nodes: list[Node]
     running: int
     connected: int
     stopped: int
@@ -158,6 +193,8 @@ def look(client: Client) -> Overview:
     found = client.get("/modules", list[Module], limit=_ALL)
     names = _driver_names(client)
     rooms = rooms_of(client.get("/systems", list[Place], limit=_ALL))
+    nodes = _nodes(client)
+    errors = {key: text for node in nodes for key, text in node.load.local.errors.items()}
     problems: list[dict[str, object]] = [
         {
             "room": ", ".join(rooms.get(item.id, [])),
@@ -165,7 +202,7 @@ def look(client: Client) -> Overview:
             "id": item.id,
             "driver": names.get(item.driver_id, ""),
             "state": item.state,
-            "reason": _reason(item),
+            "reason": _reason(item, errors.get(item.id)),
         }
         for item in found
         if item.running and (not item.connected or item.has_runtime_error)
@@ -174,7 +211,7 @@ def look(client: Client) -> Overview:
     return Overview(
         url=client.url,
         version=version.version,
-        nodes=_nodes(client),
+        nodes=nodes,
         running=len(running),
         connected=sum(item.connected for item in running),
         stopped=len(found) - len(running),
@@ -191,10 +228,10 @@ def rooms_of(systems: list[Place]) -> dict[str, list[str]]:
     return rooms
 
 
-def _nodes(client: Client) -> list[dict[str, object]]:
+def _nodes(client: Client) -> list[Node]:
     """Cores; nothing for those who may not see them."""
     try:
-        return client.get("/cluster", list[dict[str, object]], include_status="true")
+        return client.get("/cluster", list[Node], include_status="true")
     except CliError:
         return []
 
@@ -203,7 +240,10 @@ def _driver_names(client: Client) -> dict[str, str]:
     return {item.id: item.name for item in client.get("/drivers", list[Driver], limit=_ALL)}
 
 
-def _reason(item: Module) -> str:
+def _reason(item: Module, errors: list[str] | None) -> str:
+    """Why a module is not well: what its core says, else what can be told from here."""
+    if errors:
+        return errors[-1]
     where = f"the device at {item.address} does not answer" if item.address else "not connected"
     reasons = [] if item.connected else [where]
     if item.has_runtime_error:
@@ -214,13 +254,15 @@ def _reason(item: Module) -> str:
 def _print_status(overview: Overview) -> None:
     typer.echo(f"{overview.url}  PlaceOS {overview.version}")
     print_table(
-        ("CORE", "VERSION", "MODULES", "PROCESSES"),
+        ("CORE", "ADDRESS", "MODULES", "DRIVERS", "CPU", "MEMORY"),
         (
             (
-                str(node.get("id", "")),
-                str(node.get("version", "")),
-                str(_inner(node, "module_instances")),
-                str(_inner(node, "running_drivers", "running_processes")),
+                node.id,
+                node.uri,
+                f"{node.load.local.modules_running} of {node.load.local.modules}",
+                str(node.status.run_count.local.drivers),
+                f"{node.load.local.core_cpu:.0f} %",
+                f"{node.load.local.core_memory / 1024:.0f} MiB",
             )
             for node in overview.nodes
         ),
@@ -235,16 +277,6 @@ def _print_status(overview: Overview) -> None:
             ([str(problem[column]) for column in columns] for problem in overview.problems),
             empty="",
         )
-
-
-def _inner(node: dict[str, object], *names: str) -> object:
-    """A figure of a node, wherever in its status it is."""
-    places = [node, *(value for value in node.values() if isinstance(value, dict))]
-    for place in places:
-        for name in names:
-            if place.get(name) is not None:
-                return place[name]
-    return ""
 
 
 def _first_line(text: str | None) -> str:

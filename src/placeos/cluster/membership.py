@@ -6,7 +6,6 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -146,10 +145,10 @@ class ViewKeeper:
     write when a view is missing, eligibility, release and completion come with hand-over.
     """
 
-    def __init__(self, etcd: Etcd, registry: Registry, *, may_write: Callable[[], bool]) -> None:
+    def __init__(self, etcd: Etcd, registry: Registry, membership: Membership) -> None:
         self._etcd = etcd
         self._registry = registry
-        self._may_write = may_write
+        self._membership = membership
         self._changed = asyncio.Event()
         registry.listeners.append(self._changed.set)
 
@@ -161,12 +160,13 @@ class ViewKeeper:
                     await self._changed.wait()
             except TimeoutError:
                 pass
+            await self._membership.registered.wait()
+            await self._registry.loaded.wait()
             self._changed.clear()
-            if self._may_write() and self._registry.loaded.is_set():
-                try:
-                    await self._write()
-                except EtcdError as error:
-                    log.info("view not written", extra={"reason": str(error)})
+            try:
+                await self._write()
+            except EtcdError as error:
+                log.info("view not written", extra={"reason": str(error)})
 
     async def _write(self) -> None:
         registry = self._registry

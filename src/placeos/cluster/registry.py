@@ -99,7 +99,8 @@ class Registry:
             changed = False
             for event in changes.events:
                 changed |= self._apply(event.key, event.item)
-            revision = max(revision, changes.revision)
+            if changes.events:  # others carry a revision whose events may still be on their way
+                revision = max(revision, changes.revision)
             if changed:
                 self._announce()
         return revision

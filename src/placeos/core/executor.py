@@ -46,7 +46,17 @@ BACKOFF: Final = (1.0, 60.0)  # seconds: first and longest pause after a failed 
 class Instance:
     """A module as it is on this node."""
 
-    __slots__ = ("busy", "failures", "good", "link", "payload", "problem", "touched", "version")
+    __slots__ = (
+        "busy",
+        "failures",
+        "good",
+        "link",
+        "payload",
+        "problem",
+        "retry",
+        "touched",
+        "version",
+    )
 
     def __init__(self, version: str) -> None:
         self.version = version
@@ -57,6 +67,7 @@ class Instance:
         self.failures = 0
         self.problem: CallError | None = None  # why the last start failed
         self.touched = asyncio.Event()  # ends a pause early
+        self.retry = False  # somebody asked for another try now
 
 
 class _Needs:
@@ -136,13 +147,22 @@ class Executor:
         self._touched.update(dict.fromkeys(modules))
         self._wake.set()
 
+    def reload(self, module: str) -> None:
+        """Give a module its payload once more; try a failed one again now."""
+        instance = self.instances.get(module)
+        if instance is not None:
+            instance.payload = b""
+            instance.retry = True
+            instance.touched.set()
+            self.look([module])
+
     def process_ready(self, key: str) -> None:
         """Modules can be started in this process."""
         self.look([one for one, want in self.desired.items() if want.version == key])
 
     def process_gone(self, key: str) -> list[str]:
         """All modules in this process ended with it; which those are."""
-        gone = [one for one, instance in self.instances.items() if instance.version == key]
+        gone = self.modules_in(key)
         for module in gone:
             self._switch.stopped(module)
             instance = self.instances[module]
@@ -151,6 +171,10 @@ class Executor:
                 self._drop(module, instance)
         self.look(gone)
         return gone
+
+    def modules_in(self, version: str) -> list[str]:
+        """Modules in the process of a version."""
+        return [one for one, instance in self.instances.items() if instance.version == version]
 
     def problem(self, module: str) -> CallError | None:
         """Why the module could not be started, if that is so."""
@@ -255,7 +279,7 @@ class Executor:
         wanted = self.desired.get(module)
         try:
             async with asyncio.timeout(delay * random.uniform(0.8, 1.2)):  # noqa: S311 - jitter
-                while self.desired.get(module) == wanted:
+                while self.desired.get(module) == wanted and not instance.retry:
                     instance.touched.clear()
                     await instance.touched.wait()
         except TimeoutError:

@@ -26,7 +26,7 @@ LOAD_TIMEOUT: Final = 15.0  # seconds from fork to READY
 STACK_AFTER: Final = 3.0  # seconds of loading after which its stack is asked for
 BACKOFF: Final = (0.2, 60.0)  # seconds: first and longest pause before a restart
 HEALTHY: Final = 60.0  # seconds of running after which the pause starts small again
-TERMINATE_TIMEOUT: Final = 2.5  # seconds for a process to end its modules and itself
+TERMINATE_TIMEOUT: Final = 1.6  # seconds for a process to end its modules and itself
 
 
 @dataclass(frozen=True, slots=True)

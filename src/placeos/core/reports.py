@@ -61,17 +61,22 @@ class Reports:
             self._dated[module] = now
             self._put(_MODULE_ERROR, module, int(now))
 
-    def module_well(self, module: str, *causes: str) -> None:
-        """These causes are gone; with the last one the module is well again."""
-        errors = self._errors.get(module)
-        if errors is None:
-            return
+    def module_well(self, module: str, *causes: str, flagged: bool = False) -> None:
+        """These causes are gone; with the last one the module is well again.
+
+        `flagged`: the record shows an error, maybe from before this process.
+        """
+        errors = self._errors.get(module, {})
         for cause in causes:
             errors.pop(cause, None)
         if not errors:
-            del self._errors[module]
-            if self._dated.pop(module, None) is not None:
+            self._errors.pop(module, None)
+            if self._dated.pop(module, None) is not None or flagged:
                 self._put(_MODULE_CLEAR, module)
+
+    def all_errors(self) -> dict[str, list[str]]:
+        """Everything that is wrong at present, by module."""
+        return {module: list(causes.values()) for module, causes in self._errors.items()}
 
     def module_gone(self, module: str) -> None:
         """The module stopped or was deleted: its error is no longer ours to report."""

@@ -11,7 +11,7 @@ import asyncio
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from pathlib import Path
 from typing import Final
 from urllib.parse import unquote, urlsplit
@@ -51,7 +51,9 @@ class Repositories:
         repositories: dict[str, Repository],
         reports: Reports,
         on_version: Callable[[str, Version], None],
+        in_use: Callable[[], frozenset[Path]],
     ) -> None:
+        self._in_use = in_use
         self._folder = folder
         self._drivers = drivers
         self._repositories = repositories
@@ -62,6 +64,8 @@ class Repositories:
         self._wake = asyncio.Event()
         self._tasks: asyncio.TaskGroup | None = None
         self.versions: dict[str, Version] = {}
+        self.problems: dict[str, str] = {}
+        """Drivers whose file cannot be used at present, and why."""
 
     def look(self, repositories: Iterable[str]) -> None:
         """Records of these repositories, or of drivers in them, changed."""
@@ -100,7 +104,7 @@ class Repositories:
         """Look again whenever something in the folder changes."""
         while True:
             try:
-                if root.is_dir():
+                if await asyncio.to_thread(root.is_dir):
                     self.look([repository_id])
                     watch = awatch(
                         root,
@@ -133,6 +137,9 @@ class Repositories:
         except RepositoryError as error:
             log.warning("repository unusable", extra={"id": repository_id, "reason": str(error)})
             self._reports.repository(repository_id, repository.deployed_commit_hash, str(error))
+            for driver in self._drivers.values():
+                if driver.repository_id == repository_id and driver.id not in self.versions:
+                    self.problems[driver.id] = f"its repository cannot be used: {error}"
             return
         for driver in list(self._drivers.values()):
             if driver.repository_id == repository_id:
@@ -142,12 +149,14 @@ class Repositories:
     async def _refresh_driver(self, root: Path, driver: Driver) -> None:
         try:
             key, path = await asyncio.to_thread(
-                snapshot, root, driver.file_name, self._folder / driver.id
+                snapshot, root, driver.file_name, self._folder / driver.id, self._in_use()
             )
         except RepositoryError as error:
             log.warning("driver file unusable", extra={"id": driver.id, "reason": str(error)})
+            self.problems[driver.id] = str(error)
             self._reports.driver_output(driver.id, str(error))
             return
+        self.problems.pop(driver.id, None)
         version = Version(f"{driver.id}@{key}", driver.id, path, driver.file_name)
         if self.versions.get(driver.id) != version:
             self.versions[driver.id] = version
@@ -192,10 +201,13 @@ def folder_hash(root: Path) -> str:
     return digest.hexdigest()[:40]
 
 
-def snapshot(root: Path, file_name: str, folder: Path) -> tuple[str, Path]:
+def snapshot(
+    root: Path, file_name: str, folder: Path, in_use: Container[Path] = ()
+) -> tuple[str, Path]:
     """Copy a driver's file under the hash of its content: hash and path of the copy.
 
-    Raises RepositoryError when it cannot be read or lies outside of the repository.
+    Old copies that are not in use are removed. Raises RepositoryError when it cannot be read
+    or lies outside of the repository.
     """
     source = Path(root, file_name)
     try:
@@ -217,7 +229,7 @@ def snapshot(root: Path, file_name: str, folder: Path) -> tuple[str, Path]:
             partial = target.with_name(f".{source.name}.partial")
             partial.write_bytes(content)
             partial.replace(target)
-            _forget_old(folder, target.parent)
+            _forget_old(folder, target.parent, in_use)
         else:
             os.utime(target.parent)  # the newest are kept
     except OSError as error:
@@ -225,10 +237,10 @@ def snapshot(root: Path, file_name: str, folder: Path) -> tuple[str, Path]:
     return key, target
 
 
-def _forget_old(folder: Path, newest: Path) -> None:
-    """Remove all but the latest versions; one that still runs is in memory already."""
+def _forget_old(folder: Path, newest: Path, in_use: Container[Path]) -> None:
+    """Remove all but the latest versions and those that run."""
     versions = sorted(
-        (path for path in folder.iterdir() if path != newest),
+        (path for path in folder.iterdir() if path != newest and path not in in_use),
         key=lambda path: path.stat().st_mtime,
         reverse=True,
     )

@@ -88,9 +88,9 @@ class Device:
 
     async def close(self) -> None:
         """Disconnect for good."""
-        await self._connector.close()
         self._reset()
         self._sender.clear(current=True)
+        await self._connector.close()
 
     async def send(self, command: Command) -> bytes:
         """Queue a command and wait for its reply."""

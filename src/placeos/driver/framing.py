@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 MAX_MESSAGE = 1024 * 1024  # bytes kept while a message is incomplete
+HEAD = 4096  # bytes a `frame` function is shown
 
 FrameLength = Callable[[bytes], int]
-"""Given the buffer, the length of its first message; 0 or less while it cannot be told."""
+"""Given a message's first bytes (up to `HEAD`), its length; 0 or less while it cannot be told."""
 
 
 class FramingError(Exception):
@@ -23,7 +24,7 @@ class Framer:
     of them each piece read from the socket is a message.
     """
 
-    __slots__ = ("_buffer", "_ends_with", "_frame", "_starts_with")
+    __slots__ = ("_buffer", "_ends_with", "_frame", "_length", "_starts_with")
 
     def __init__(
         self,
@@ -38,11 +39,12 @@ class Framer:
         self._buffer = b""
         self._ends_with = ends_with
         self._starts_with = starts_with
-        self._frame = frame if length <= 0 else lambda _: length
+        self._frame = frame
+        self._length = length
 
     def feed(self, data: bytes) -> list[bytes]:
         """All messages completed by `data`. Raises FramingError."""
-        if not self._ends_with and self._frame is None:
+        if not self._ends_with and not self._length and self._frame is None:
             return [data]
         buffer = self._buffer + data if self._buffer else data
         messages: list[bytes] = []
@@ -80,7 +82,8 @@ class Framer:
         if self._ends_with:
             end = buffer.find(self._ends_with, start + len(self._starts_with))
             return None if end < 0 else (end, end + len(self._ends_with))
-        assert self._frame is not None
-        size = self._frame(buffer[start:])
+        size = self._length
+        if self._frame is not None:
+            size = self._frame(buffer[start : start + HEAD])
         end = start + size
         return None if size <= 0 or end > len(buffer) else (end, end)

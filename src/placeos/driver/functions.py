@@ -6,6 +6,7 @@ import inspect
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import FunctionType
 from typing import Any
 
@@ -219,7 +220,9 @@ def _parameter(parameter: inspect.Parameter, kind: object, member: FunctionType)
 
 def _where(member: Callable[..., object]) -> str:
     code = getattr(member, "__code__", None)
-    return f"{code.co_filename}:{code.co_firstlineno}" if code is not None else "?"
+    if code is None:
+        return "?"
+    return f"{Path(code.co_filename).name}:{code.co_firstlineno}"
 
 
 def _short(title: str) -> str:

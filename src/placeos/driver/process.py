@@ -10,7 +10,8 @@ import logging
 import signal
 import socket
 import sys
-from typing import Final
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Final
 
 import msgspec
 import uvloop
@@ -32,6 +33,8 @@ EXIT_UNUSABLE: Final = 3  # the driver file cannot be used
 READY_TIMEOUT: Final = 30.0  # seconds core may take to take note of READY
 STOP_ALL: Final = 2.0  # seconds for all modules together at TERMINATE
 
+Step = Callable[[], Awaitable[bytes]]  # of a module's life; its result is the answer
+
 
 class DriverProcess:
     """Serves the link until core ends it or goes away."""
@@ -39,7 +42,7 @@ class DriverProcess:
     def __init__(self, path: str) -> None:
         self._path = path
         self._modules: dict[str, Module] = {}
-        self._stopping: dict[str, asyncio.Task[None]] = {}
+        self._turns: dict[str, asyncio.Task[None]] = {}  # the last one of each module
         self._calls: dict[int, asyncio.Task[object]] = {}
         self._ended = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -96,11 +99,13 @@ class DriverProcess:
             case Command.MESSAGE:
                 self._upstream.message(payload)
             case Command.START:
-                self._start(header, msgspec.json.decode(payload, type=ModuleStart))
+                start = msgspec.json.decode(payload, type=ModuleStart)
+                self._in_turn(header, start.id, functools.partial(self._start, start))
             case Command.UPDATE:
-                self._update(header, msgspec.json.decode(payload, type=ModuleStart))
+                start = msgspec.json.decode(payload, type=ModuleStart)
+                self._in_turn(header, start.id, functools.partial(self._update, start))
             case Command.STOP:
-                self._stop(header)
+                self._in_turn(header, header.module, functools.partial(self._stop, header.module))
             case Command.TERMINATE:
                 self._link.reply(header.sequence)
                 self._ended.set()
@@ -120,62 +125,56 @@ class DriverProcess:
 
     # -- life cycle -----------------------------------------------------------------------
 
-    def _start(self, header: Header, start: ModuleStart) -> None:
-        if start.id in self._stopping:  # its device must be released first
-            self._spawn(self._start_later(header, start))
-            return
+    def _in_turn(self, header: Header, module_id: str, step: Step) -> None:
+        """Start, update and stop of one module happen in the order in which they were asked.
+
+        So a device is released before the module that follows connects to it.
+        """
+        turn = self._spawn(self._turn(header, self._turns.get(module_id), step))
+        self._turns[module_id] = turn
+        turn.add_done_callback(functools.partial(self._turn_over, module_id))
+
+    async def _turn(self, header: Header, before: asyncio.Task[None] | None, step: Step) -> None:
+        if before is not None:
+            await asyncio.wait([before])
         try:
-            present = self._modules.get(start.id)
-            if present is not None:
-                present.update(start)
-            else:
-                module = Module(self._blueprint, start, self._upstream)
-                self._modules[start.id] = module
-                module.start()
+            answer = await step()
         except Exception as error:
-            raise _raised(error) from error
-        self._link.reply(header.sequence, msgspec.json.encode(self._blueprint.metadata))
+            self._link.fail(header.sequence, _raised(error))
+        else:
+            self._link.reply(header.sequence, answer)
 
-    async def _start_later(self, header: Header, start: ModuleStart) -> None:
-        await asyncio.wait([self._stopping[start.id]])
-        try:
-            self._start(header, start)
-        except CallError as error:
-            self._link.fail(header.sequence, error)
+    def _turn_over(self, module_id: str, turn: asyncio.Task[None]) -> None:
+        if self._turns.get(module_id) is turn:
+            del self._turns[module_id]
 
-    def _update(self, header: Header, start: ModuleStart) -> None:
-        try:
-            self._module(start.id).update(start)
-        except DriverError as error:
-            raise _raised(error) from error
-        self._link.reply(header.sequence)
+    async def _start(self, start: ModuleStart) -> bytes:
+        present = self._modules.get(start.id)
+        if present is not None:
+            present.update(start)
+        else:
+            module = Module(self._blueprint, start, self._upstream)
+            self._modules[start.id] = module
+            module.start()
+        return msgspec.json.encode(self._blueprint.metadata)
 
-    def _stop(self, header: Header) -> None:
-        module = self._modules.pop(header.module, None)
+    async def _update(self, start: ModuleStart) -> bytes:
+        self._module(start.id).update(start)
+        return b"null"
+
+    async def _stop(self, module_id: str) -> bytes:
+        module = self._modules.pop(module_id, None)
         if module is not None:
-            self._stopping[header.module] = self._spawn(self._stopped(header.module, module))
-        self._spawn(self._answer_stop(header))
-
-    async def _stopped(self, module_id: str, module: Module) -> None:
-        try:
             await module.stop()
-        finally:
-            del self._stopping[module_id]
-
-    async def _answer_stop(self, header: Header) -> None:
-        stopping = self._stopping.get(header.module)
-        if stopping is not None:
-            await asyncio.wait([stopping])
-        self._link.reply(header.sequence)
+        return b"null"
 
     async def _stop_all(self) -> None:
-        modules, self._modules = self._modules, {}
-        stops = [self._spawn(module.stop()) for module in modules.values()]
-        waiting = [*stops, *self._stopping.values()]
-        if waiting:
-            await asyncio.wait(waiting, timeout=STOP_ALL)
+        for module_id in list(self._modules):
+            self._in_turn(Header(Command.STOP), module_id, functools.partial(self._stop, module_id))
+        if self._turns:
+            await asyncio.wait(self._turns.values(), timeout=STOP_ALL)
 
-    def _spawn(self, job: asyncio._CoroutineLike[None]) -> asyncio.Task[None]:
+    def _spawn(self, job: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(job)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -284,6 +283,8 @@ def _time_for(header: Header, function: Function) -> float:
 
 def _raised(error: BaseException) -> CallError:
     """What a caller sees of an error of the driver."""
+    if isinstance(error, CallError):
+        return error
     code = getattr(error, "code", 500)
     return CallError(
         Failure.RAISED,

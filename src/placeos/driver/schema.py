@@ -131,7 +131,7 @@ def _describe(info: introspect.Type, inside: tuple[type, ...]) -> tuple[JsonSche
             if cls in inside:  # a type that holds itself: its depth cannot be written out
                 return {"type": "object"}, title
             return _record(info.fields, (*inside, cls)), title
-        case introspect.CustomType(cls=cls):
+        case introspect.CustomType(cls=cls) if cls is not object:
             raise TypeError(f"{cls.__name__} is no type that JSON can carry")
         case _:
             return {"type": "object"}, "JSON::Any"

@@ -64,12 +64,13 @@ class ScriptedDevice:
         """Drop all connections and accept no more."""
         if self._server is not None:
             self._server.close()
-        self.hang_up()
+            self._server = None
+        self._drop()
 
-    def hang_up(self) -> None:
-        """Drop all connections; new ones are accepted."""
-        for writer in self._writers:
-            writer.transport.abort()
+    async def hang_up(self) -> None:
+        """Drop the connection, once there is one; new ones are accepted."""
+        await self._until(lambda: bool(self._writers), TIMEOUT)
+        self._drop()
 
     def greets(self, data: bytes) -> None:
         """Say this at the start of each connection."""
@@ -115,7 +116,19 @@ class ScriptedDevice:
         """Wait for the `number`-th connection since the start."""
         await self._until(lambda: self.connections >= number, timeout)
 
+    async def should_hang_up(self, timeout: float = TIMEOUT) -> None:
+        """Wait until the module has dropped its connection."""
+        await self._until(lambda: not self._writers, timeout)
+
+    def _drop(self) -> None:
+        for writer in self._writers:
+            writer.transport.abort()
+        self._writers.clear()
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._server is None:  # accepted in the moment it was unplugged
+            writer.transport.abort()
+            return
         self._writers.append(writer)
         self.connections += 1
         self._received = b""
@@ -130,8 +143,10 @@ class ScriptedDevice:
         except ConnectionError:
             pass  # the module went away: as good as the end of the stream
         finally:
-            self._writers.remove(writer)
+            if writer in self._writers:
+                self._writers.remove(writer)
             writer.close()
+            await self._notify()
 
     def _take_answered(self) -> None:
         while match := next((r for r in self._answers if self._received.startswith(r)), None):
@@ -229,21 +244,34 @@ async def drive(
     system: Mapping[str, Sequence[FakeModule]] | None = None,
     state: Mapping[str, object] | None = None,
     device: ScriptedDevice | None = None,
+    port: int | None = None,
     connected: bool = True,
 ) -> AsyncIterator[TestedModule]:
     """Run `file` as a module. A logic module gets a `system` of fake modules by name.
 
     With `connected` it is handed over once it is; give a prepared `device` to script what
-    happens before. Raises AssertionError if the driver file cannot be used.
+    happens before, or one that is unplugged. With `port` the device is another program
+    there. Raises AssertionError if the driver file cannot be used.
     """
     device = device or ScriptedDevice()
-    await device.listen()
+    if not device.port:  # else the test has decided already
+        await device.listen()
     try:
         async with ForkParent() as parent:
             core = PlayedCore(SYSTEM_ID, system or {})
             pid = await parent.fork(str(file), core)
             try:
-                module = await _start(core, device, settings or {}, state or {})
+                start = ModuleStart(
+                    id=MODULE_ID,
+                    name="",
+                    role=0,
+                    ip="127.0.0.1",
+                    port=port or device.port,
+                    settings=_raw(settings or {}),
+                    state=_raw(state or {}),
+                    system=SystemRecord(id=SYSTEM_ID, name="Tested"),
+                )
+                module = await _start(core, device, start)
                 if connected:
                     await module.status("connected", True)
                 yield module
@@ -255,23 +283,9 @@ async def drive(
         await device.unplug()
 
 
-async def _start(
-    core: PlayedCore,
-    device: ScriptedDevice,
-    settings: Mapping[str, object],
-    state: Mapping[str, object],
-) -> TestedModule:
+async def _start(core: PlayedCore, device: ScriptedDevice, start: ModuleStart) -> TestedModule:
     defaults = await core.ready()
-    start = ModuleStart(
-        id=MODULE_ID,
-        name=defaults.generic_name,
-        role=defaults.role,
-        ip="127.0.0.1",
-        port=device.port,
-        settings=_raw(settings),
-        state=_raw(state),
-        system=SystemRecord(id=SYSTEM_ID, name="Tested"),
-    )
+    start.name, start.role = defaults.generic_name, defaults.role
     await core.ask(Header(Command.START), msgspec.json.encode(start), TIMEOUT)
     return TestedModule(core, device, start)
 

@@ -21,6 +21,8 @@ from placeos.wire.messages import (
     DriverDefaults,
     Fault,
     LogLine,
+    Message,
+    Monitor,
     Publish,
     Read,
     Setting,
@@ -151,6 +153,7 @@ class PlayedCore:
         self._modules: dict[str, FakeModule] = {}
         self._bindings: dict[int, Bind] = {}
         self._sent: dict[int, bytes] = {}
+        self._monitors: dict[int, str] = {}
         self._changed = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._link: Link
@@ -166,6 +169,13 @@ class PlayedCore:
         for module in self._modules.values():
             module.changed = self._values
         self._values()
+
+    def say(self, channel: str, text: str) -> None:
+        """Send text on a channel that the process monitors."""
+        for number, monitored in self._monitors.items():
+            if monitored == channel:
+                payload = msgspec.json.encode(Message(number, text))
+                self._link.send(Header(Command.MESSAGE), payload)
 
     async def serve(self, sock: socket.socket) -> None:
         """Take the link into use."""
@@ -230,9 +240,13 @@ class PlayedCore:
                 bind = msgspec.json.decode(payload, type=Bind)
                 self._bindings[bind.binding] = bind
                 self._values()
+            case Command.MONITOR:
+                monitor = msgspec.json.decode(payload, type=Monitor)
+                self._monitors[monitor.binding] = monitor.channel
             case Command.UNBIND:
                 binding = msgspec.json.decode(payload, type=Unbind).binding
                 self._bindings.pop(binding, None)
+                self._monitors.pop(binding, None)
                 self._sent.pop(binding, None)
             case Command.READ:
                 key = msgspec.json.decode(payload, type=Read).key

@@ -295,10 +295,11 @@ def backoff(attempt: int, luck: float) -> float:
 
 @lru_cache(maxsize=64)
 def _tls_context(verify: bool, ca: str) -> ssl.SSLContext:
-    context = ssl.create_default_context(cadata=ca or None)
-    if not verify:  # devices carry certificates of their own making
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
+    if verify:
+        return ssl.create_default_context(cadata=ca or None)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False  # devices carry certificates of their own making
+    context.verify_mode = ssl.CERT_NONE
     return context
 
 

@@ -10,7 +10,9 @@ Which doors there are:
   `<storage>/pki/authorities/local/root.crt`; nothing is installed into the system by itself.
 
 While a service is being restarted, requests wait up to `PATIENCE` for it. A request is sent a
-second time only if the first could not be delivered at all, or if it is a GET.
+second time only if the first could not be delivered at all, or if it only reads. Requests that
+change something get a connection of their own: on a pooled one that the service is just
+closing nobody could tell whether they arrived.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ CONTROL_PATH: Final = "/api/engine/v2/systems/control"
 HEALTH_PATH: Final = "/healthz"
 PATIENCE: Final = "8s"  # how long a request waits for a service that is being restarted
 MAX_BODY: Final = 64 * 1024 * 1024  # bytes; above the API's own limit, which answers for itself
+READING: Final = ["GET", "HEAD"]
 STATIC: Final = Path(__file__).with_name("static")
 
 
@@ -115,10 +118,10 @@ def _routes(api: str, control: str, auth: str, static: Path) -> list[JSON]:
     return [
         _route([HEALTH_PATH], [{"handler": "static_response", "status_code": 200, "body": "ok"}]),
         _route([CONTROL_PATH, f"{CONTROL_PATH}/"], [_proxy(control)]),
-        _route(["/api", "/api/*"], [_body_limit(), _proxy(api)]),
-        _route(["/auth", "/auth/*", "/.well-known/*"], [_body_limit(), _proxy(auth)]),
+        *_service(["/api", "/api/*"], api),
+        *_service(["/auth", "/auth/*", "/.well-known/*"], auth),
         {
-            "match": [{"method": ["GET", "HEAD"]}],
+            "match": [{"method": READING}],
             "handle": [_static_headers(), _static_files(static)],
             "terminal": True,
         },
@@ -130,21 +133,32 @@ def _route(paths: Sequence[str], handlers: Sequence[JSON]) -> JSON:
     return {"match": [{"path": list(paths)}], "handle": list(handlers), "terminal": True}
 
 
-def _proxy(address: str) -> JSON:
+def _service(paths: Sequence[str], address: str) -> list[JSON]:
+    limit = {"handler": "request_body", "max_size": MAX_BODY}
+    reading = {
+        "match": [{"path": list(paths), "method": READING}],
+        "handle": [limit, _proxy(address)],
+        "terminal": True,
+    }
+    return [reading, _route(paths, [limit, _proxy(address, reuse=False)])]
+
+
+def _proxy(address: str, *, reuse: bool = True) -> JSON:
+    pool = {"idle_timeout": "60s", "max_idle_conns_per_host": 256}
     return {
         "handler": "reverse_proxy",
         "upstreams": [{"dial": address}],
-        "load_balancing": {"try_duration": PATIENCE, "try_interval": "50ms"},
+        "load_balancing": {
+            "try_duration": PATIENCE,
+            "try_interval": "50ms",
+            "retry_match": [{"method": READING}],
+        },
         "transport": {
             "protocol": "http",
             "dial_timeout": "2s",
-            "keep_alive": {"idle_timeout": "60s", "max_idle_conns_per_host": 256},
+            "keep_alive": pool if reuse else {"enabled": False},
         },
     }
-
-
-def _body_limit() -> JSON:
-    return {"handler": "request_body", "max_size": MAX_BODY}
 
 
 def _static_headers() -> JSON:

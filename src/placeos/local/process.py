@@ -25,9 +25,9 @@ class Kind(StrEnum):
     """What a process is to the platform; also the order of starting, and in reverse stopping."""
 
     ENGINE = "engine"
+    DEVICE = "device"
     SERVICE = "service"
     INGRESS = "ingress"
-    DEVICE = "device"
 
 
 class RunAs(msgspec.Struct, frozen=True):

@@ -22,11 +22,14 @@ PROBE_EVERY = 0.05
 WATCH_EVERY = 2.0
 """Seconds between questions once it is ready."""
 PROBE_TIMEOUT = 3.0
+SILENCE = 30.0
+"""A service that answers nothing for so long is replaced. Engines may be busy recovering."""
+_REPLACED = (Kind.SERVICE, Kind.INGRESS)
 HEALTHY_AFTER = 60.0
 """A process that ran this long starts with a clean record."""
 STOP_WITHIN = 4.5
 """Seconds for stopping everything."""
-_SHARE = {Kind.DEVICE: 0.5, Kind.INGRESS: 0.5, Kind.SERVICE: 2.0, Kind.ENGINE: 1.5}
+_SHARE = {Kind.INGRESS: 0.5, Kind.SERVICE: 2.0, Kind.DEVICE: 0.5, Kind.ENGINE: 1.5}
 _FIRST_TRIES = 3
 
 
@@ -282,10 +285,16 @@ class Supervisor:
             item.settled.set_result(None)
         elif item.restarts:
             self._on_event(f"{item.name} is back")
-        while True:
+        heard = time.monotonic()
+        while time.monotonic() - heard < SILENCE or item.spec.kind not in _REPLACED:
             await asyncio.sleep(WATCH_EVERY)
-            answers = await _ask(item.spec)
-            self._become(item, State.READY if answers else State.SILENT)
+            if await _ask(item.spec):
+                heard = time.monotonic()
+                self._become(item, State.READY)
+            else:
+                self._become(item, State.SILENT)
+        self._on_event(f"{item.name} has not answered for {SILENCE:.0f} s; ending it")
+        process.kill()
 
     def _become(self, item: Managed, state: State) -> None:
         if item.state is not state:

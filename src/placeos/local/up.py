@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,6 +50,7 @@ class Ready(msgspec.Struct, kw_only=True):
     api_key: str
     pids: dict[str, int]
     engines: dict[str, object]
+    listeners: dict[str, tuple[str, int]]
     data: str
 
 
@@ -59,13 +61,13 @@ async def run(options: Options, view: View) -> None:
     """
     folder = Folder(options.data)
     folder.create()
-    if options.ready_file is not None:
-        options.ready_file.unlink(missing_ok=True)  # left behind by one that was killed
     with (
         locked(folder) as lock,
         front_door(options.port, DEFAULT_PORT, public=bool(options.hosts)) as port,
         socket_folder(folder.path) as sockets,
     ):
+        if options.ready_file is not None:
+            options.ready_file.unlink(missing_ok=True)  # left behind by one that was killed
         if options.port is None and port != DEFAULT_PORT:
             view.event(f"Port {DEFAULT_PORT} is taken: using {port}.")
         lock.say(address(port))
@@ -119,6 +121,9 @@ class _Platform:
                 "redis_url": engines.redis_url,
                 "etcd_endpoints": list(engines.etcd_endpoints),
             },
+            listeners={
+                name: (HOST, getattr(addresses, name)) for name in ("api", "control", "auth")
+            },
             data=str(self._folder.path),
         )
         self._write_ready_file()
@@ -160,9 +165,11 @@ class _Platform:
     async def _start_engines(self) -> Engines:
         with self._view.step("PostgreSQL, Redis and etcd"):
             await asyncio.to_thread(secrets.ensure_secrets, self._folder.secrets)
-            return await start_engines(
-                self.supervisor, self._folder.path, self._sockets, self._pids
+            engines, _ = await asyncio.gather(
+                start_engines(self.supervisor, self._folder.path, self._sockets, self._pids),
+                asyncio.to_thread(importlib.import_module, "placeos.store.seed"),  # takes as long
             )
+            return engines
 
     async def _prepare_database(self, engines: Engines) -> str:
         """Tables, the domain, the administrator and our own API key, which is returned.

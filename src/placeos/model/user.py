@@ -48,8 +48,8 @@ ADMIN = [*PUBLIC, "sys_admin", "support", "misc", "login_name", "card_number", "
 _Short = Annotated[str | None, Rule(text=True, max_length=255)]
 
 
-class User(Entity, kw_only=True):
-    """One user. `password_digest` and the single sign-on tokens never leave the services."""
+class User(Entity, kw_only=True):  # what is hidden never leaves the services
+    """One user."""
 
     authority_id: Annotated[str, Rule(required=True, max_length=255)]
     name: Annotated[str, Rule(required=True, text=True, max_length=255)] = ""

@@ -1,0 +1,245 @@
+"""What this core decides and remembers: which modules are its own, and how each should run.
+
+Connects the configuration, the view, repositories and driver processes with the executor.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from placeos.cluster import view as views
+from placeos.cluster.registry import Registry
+from placeos.core.calls import Switch
+from placeos.core.configuration import Configuration
+from placeos.core.desired import Change, affected, want
+from placeos.core.drivers import Drivers
+from placeos.core.executor import Executor
+from placeos.core.listener import DebugLog
+from placeos.core.lookups import LookupWriter
+from placeos.core.processes import Processes, Version
+from placeos.core.reports import Reports
+from placeos.core.repositories import Repositories
+from placeos.core.state_writer import StateWriter
+from placeos.wire.messages import ModuleMetadata, SystemModule
+
+log = logging.getLogger("placeos.core")
+
+SLICE: Final = 0.003  # seconds of deciding between two turns of the loop
+MAX_DESCRIPTIONS: Final = 1_000  # kinds of metadata remembered
+MAX_OWNERS: Final = 500_000  # remembered answers of `owns`
+STICKY: Final = ("crash", "blocked", "driver", "start", "settings")
+"""Causes of errors that another version of the driver may have done away with."""
+
+
+class Parts(msgspec.Struct):
+    """What the node works with; built by the service."""
+
+    configuration: Configuration
+    registry: Registry
+    processes: Processes
+    repositories: Repositories
+    switch: Switch
+    executor: Executor
+    state: StateWriter
+    lookups: LookupWriter
+    reports: Reports
+    drivers: Drivers
+    debug: DebugLog
+
+
+class Node:
+    """One core's mind. `connect(parts)` before anything runs; the owner runs `run()`."""
+
+    def __init__(self, identity: str, incarnation: str) -> None:
+        self._identity = identity
+        self._incarnation = incarnation
+        self._parts: Parts
+        self._view: views.View | None = None
+        self._owned: dict[str, bool] = {}
+        self._touched: dict[str, None] = {}
+        self._deleted: set[str] = set()
+        self._wake = asyncio.Event()
+        self.versions: dict[str, str] = {}
+        """Key of the newest version of each driver."""
+        self._started_with: dict[str, str] = {}  # module → version of its last start
+        self._interfaces: dict[str, bytes] = {}
+        self._descriptions: dict[bytes, tuple[list[str], list[str]]] = {}
+
+    def connect(self, parts: Parts) -> None:
+        """Take the parts; from now on their events arrive here."""
+        self._parts = parts
+        parts.registry.listeners.append(self.view_changed)
+
+    # -- ownership ------------------------------------------------------------------------------
+
+    @property
+    def has_view(self) -> bool:
+        """Whether it is known what belongs to whom."""
+        return self._view is not None
+
+    def owns(self, record: str) -> bool:
+        """Whether a module or system is this node's by the present view."""
+        known = self._owned.get(record)
+        if known is None:
+            view = self._view
+            known = view is not None and views.owner(view, record) == self._identity
+            if len(self._owned) >= MAX_OWNERS:
+                self._owned.clear()
+            self._owned[record] = known
+        return known
+
+    def view_changed(self) -> None:
+        """The registry changed: with another view, other modules may be ours.
+
+        Only a view that holds this very incarnation gives us anything. Between the two views
+        the steps of hand-over take their place: release, completion, and only then start.
+        """
+        view = self._parts.registry.view
+        if view is not None and (self._identity, self._incarnation) not in {
+            (member.identity, member.incarnation) for member in view.members
+        }:
+            if self._view is None:
+                return
+            view = msgspec.structs.replace(view, members=())
+        if view == self._view:
+            return
+        self._view = view
+        self._owned.clear()
+        configuration = self._parts.configuration
+        log.info("view taken", extra={"number": view.number if view is not None else 0})
+        self.touch(configuration.modules)
+        self._parts.lookups.touch(configuration.systems)
+
+    # -- configuration --------------------------------------------------------------------------
+
+    def configuration_changed(self, changes: set[Change]) -> None:
+        """Records changed; the cache holds them already."""
+        parts = self._parts
+        configuration = parts.configuration
+        modules, systems = affected(configuration, changes)
+        repositories: set[str] = set()
+        for kind, record in changes:
+            if kind == "repo":
+                repositories.add(record)
+            elif kind == "driver":
+                driver = configuration.drivers.get(record)
+                if driver is not None:
+                    repositories.add(driver.repository_id)
+            elif kind == "mod" and record not in configuration.modules:
+                self._deleted.add(record)
+        parts.repositories.look(repositories)
+        self.touch(modules)
+        parts.lookups.touch(systems)
+
+    def version_found(self, driver: str, version: Version) -> None:
+        """A driver's file has new content."""
+        self._parts.executor.versions[version.key] = version
+        self.versions[driver] = version.key
+        log.info("driver version", extra={"driver": driver, "version": version.key})
+        configuration = self._parts.configuration
+        self.touch(one.id for one in configuration.modules.values() if one.driver_id == driver)
+
+    def paths_in_use(self) -> frozenset[Path]:
+        """Folders of driver copies that must stay."""
+        return frozenset(
+            process.version.path.parent for process in self._parts.processes.by_key.values()
+        )
+
+    # -- deciding -------------------------------------------------------------------------------
+
+    def touch(self, modules: Iterable[str]) -> None:
+        """How these modules should run may be different now."""
+        self._touched.update(dict.fromkeys(modules))
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Decide until cancelled, in slices that let the loop breathe."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            until = loop.time() + SLICE
+            while self._touched:
+                module = next(iter(self._touched))
+                del self._touched[module]
+                self._decide(module)
+                if loop.time() >= until:
+                    await asyncio.sleep(0)
+                    until = loop.time() + SLICE
+
+    def _decide(self, module: str) -> None:
+        parts = self._parts
+        ours = self.owns(module)
+        wanted = want(parts.configuration, module, self.versions) if ours else None
+        parts.executor.want(module, wanted)
+        if wanted is None and module not in parts.executor.instances:
+            self._left(module)
+        parts.switch.look_again(module)
+
+    def _left(self, module: str) -> None:
+        """A module does not run here (any more)."""
+        parts = self._parts
+        if module in self._deleted:
+            self._deleted.discard(module)
+            parts.reports.module_gone(module)
+            if self.owns(module):
+                parts.state.remove(module)
+            else:
+                parts.state.forget(module)
+        elif not self.owns(module):
+            parts.state.forget(module)
+
+    # -- modules --------------------------------------------------------------------------------
+
+    def module_started(self, module: str, metadata: bytes) -> None:
+        """A module accepted its start, or (without metadata) an update."""
+        parts = self._parts
+        record = parts.configuration.modules.get(module)
+        instance = parts.executor.instances.get(module)
+        if record is None or instance is None:
+            return
+        if metadata:
+            self._interfaces[module] = metadata
+            parts.drivers.interfaces[module] = self._described(module, metadata)
+            causes = ["start"]
+            if self._started_with.get(module, instance.version) != instance.version:
+                causes.extend(STICKY)
+            self._started_with[module] = instance.version
+            parts.reports.module_well(module, *causes, flagged=record.has_runtime_error)
+            # The switch knows the module's link in a moment.
+            asyncio.get_running_loop().call_soon(parts.debug.started, module)
+        known = self._interfaces.get(module)
+        if known is not None:
+            notes = msgspec.json.encode(record.notes or None)
+            parts.state.interface(module, known[:-1] + b',"notes":' + notes + b"}")
+
+    def module_stopped(self, module: str) -> None:
+        """A module was stopped, or its process ended when it should not run any more."""
+        parts = self._parts
+        parts.drivers.module_stopped(module)
+        if module not in parts.executor.desired:
+            self._started_with.pop(module, None)
+            self._interfaces.pop(module, None)
+            parts.reports.module_gone(module)
+            self._left(module)
+
+    def _described(self, module: str, metadata: bytes) -> SystemModule:
+        """What system views tell of a module; equal metadata is read once."""
+        known = self._descriptions.get(metadata)
+        if known is None:
+            try:
+                read = msgspec.json.decode(metadata, type=ModuleMetadata)
+                known = (list(read.implements), list(read.interface))
+            except msgspec.MsgspecError as error:
+                log.warning("metadata unreadable", extra={"id": module, "reason": str(error)})
+                known = ([], [])
+            if len(self._descriptions) >= MAX_DESCRIPTIONS:
+                self._descriptions.clear()
+            self._descriptions[metadata] = known
+        return SystemModule(module, "", 0, implements=known[0], functions=known[1])

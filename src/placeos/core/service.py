@@ -1,0 +1,264 @@
+"""Composing a core: what it is made of, in which order it starts, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import resource
+from contextlib import AsyncExitStack
+
+from redis.asyncio import Redis
+
+from placeos import __version__
+from placeos.cluster.etcd import Etcd
+from placeos.cluster.membership import Membership, ViewKeeper, new_incarnation
+from placeos.cluster.registry import Registration, Registry
+from placeos.cluster.routing import Router
+from placeos.config import Config
+from placeos.core.calls import Switch
+from placeos.core.configuration import Configuration
+from placeos.core.data_folder import DataFolder
+from placeos.core.desired import lookup_table
+from placeos.core.drivers import Drivers
+from placeos.core.executor import Executor
+from placeos.core.listener import DebugLog, Listener
+from placeos.core.lookups import LookupWriter
+from placeos.core.node import Node, Parts
+from placeos.core.output import Output
+from placeos.core.processes import Processes
+from placeos.core.reports import Reports
+from placeos.core.repositories import Repositories
+from placeos.core.settings_store import SettingsStore
+from placeos.core.state_writer import StateWriter
+from placeos.core.supervision import Supervision
+from placeos.core.watchdog import Watchdog
+from placeos.state.bindings import Bindings
+from placeos.state.client import connect
+from placeos.state.lookups import Lookups
+from placeos.store import Database
+
+log = logging.getLogger("placeos.core")
+
+LAST_WRITE = 0.3  # seconds for the last state when stopping
+
+
+class Core:
+    """All parts of one core, built but not running."""
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        incarnation: str,
+        folder: DataFolder,
+        output: Output,
+        database: Database,
+        redis: Redis,
+        etcd: Etcd,
+    ) -> None:
+        secret = config.secret("cluster_secret")
+        self._config = config
+        self._incarnation = incarnation
+        self._predecessor = folder.predecessor
+        self._secret = secret
+        self._etcd = etcd
+        self.node = Node(config.identity, incarnation)
+        self.supervision = Supervision(self.node, config.identity)
+        self.registry = Registry(etcd)
+        self.router = Router(
+            config.etcd_endpoints,
+            secret=secret,
+            service="core",
+            identity=config.identity,
+            registry=self.registry,
+        )
+        self.bindings = Bindings(
+            redis, lookups := Lookups(redis), on_reconnect=self._redis_reconnected
+        )
+        self.parts = self._build(config, folder, output, database, redis, lookups)
+        self.node.connect(self.parts)
+        self.supervision.connect(self.parts)
+        self.watchdog = Watchdog(
+            self.parts.processes,
+            output,
+            on_blocked=self.supervision.process_blocked,
+            on_free=self.supervision.process_free,
+        )
+
+    def _build(
+        self,
+        config: Config,
+        folder: DataFolder,
+        output: Output,
+        database: Database,
+        redis: Redis,
+        lookups: Lookups,
+    ) -> Parts:
+        node = self.node
+        configuration = Configuration(
+            database,
+            config.database_url,
+            secret=config.secret("server_secret"),
+            on_change=node.configuration_changed,
+        )
+        reports = Reports(database)
+        state = StateWriter(redis)
+        switch = Switch(self.supervision.absence)
+        debug = DebugLog(switch)
+        processes = Processes(output, self.supervision, inherit=(folder.descriptor,))
+        return Parts(
+            configuration=configuration,
+            registry=self.registry,
+            processes=processes,
+            repositories=Repositories(
+                folder.drivers,
+                configuration.drivers,
+                configuration.repositories,
+                reports,
+                node.version_found,
+                node.paths_in_use,
+            ),
+            switch=switch,
+            executor=Executor(
+                processes,
+                switch,
+                state,
+                reports,
+                on_started=node.module_started,
+                on_stopped=node.module_stopped,
+            ),
+            state=state,
+            lookups=LookupWriter(
+                redis,
+                table=lambda system: lookup_table(configuration, system),
+                owns=lambda system: configuration.loaded.is_set() and node.owns(system),
+            ),
+            reports=reports,
+            drivers=Drivers(
+                switch=switch,
+                remote=self.router,
+                state=state,
+                bindings=self.bindings,
+                lookups=lookups,
+                redis=redis,
+                records=configuration,
+                reports=reports,
+                debug=debug,
+                owns=node.owns,
+                store_setting=SettingsStore(database),
+            ),
+            debug=debug,
+        )
+
+    def _redis_reconnected(self) -> None:
+        self.parts.state.rewrite()
+        self.parts.lookups.rewrite()
+
+    async def run(self) -> None:
+        """Listen, register and work until cancelled; then stop modules and processes."""
+        parts = self.parts
+        listener = Listener(
+            self._config.listen,
+            secret=self._secret,
+            identity=self._config.identity,
+            switch=parts.switch,
+            debug=parts.debug,
+            load=self.supervision.load,
+            stats=self.supervision.stats,
+        )
+        async with listener, asyncio.TaskGroup() as tasks:
+            running = [
+                tasks.create_task(job, name=f"core: {name}")
+                for name, job in (
+                    ("registry", self.registry.run()),
+                    ("router", self.router.run()),
+                    ("bindings", self.bindings.run()),
+                    ("configuration", parts.configuration.run()),
+                    ("processes", parts.processes.run()),
+                    ("repositories", parts.repositories.run()),
+                    ("switch", parts.switch.run()),
+                    ("executor", parts.executor.run()),
+                    ("state", parts.state.run()),
+                    ("lookups", parts.lookups.run()),
+                    ("reports", parts.reports.run()),
+                    ("watchdog", self.watchdog.run()),
+                    ("node", self.node.run()),
+                    ("membership", self._membership(listener.port, tasks)),
+                )
+            ]
+            log.info("core started", extra={"port": listener.port})
+            try:
+                await asyncio.get_running_loop().create_future()
+            finally:
+                await self._stop()
+                for task in running:
+                    task.cancel()
+
+    async def _membership(self, port: int, tasks: asyncio.TaskGroup) -> None:
+        """Register once the configuration is known: until then nothing can be served."""
+        await self.parts.configuration.loaded.wait()
+        self.parts.lookups.touch(self.parts.configuration.systems)
+        config = self._config
+        membership = Membership(
+            self._etcd,
+            service="core",
+            identity=config.identity,
+            registration=Registration(
+                incarnation=self._incarnation,
+                address=f"{_advertised(config.listen[0])}:{port}",
+                version=__version__,
+                zone=config.zone,
+            ),
+            predecessor=self._predecessor,
+        )
+        keeper = ViewKeeper(self._etcd, self.registry, membership)
+        tasks.create_task(keeper.run(), name="core: views")
+        await membership.run()
+
+    async def _stop(self) -> None:
+        """In order: no new work, modules and processes, the last state."""
+        log.info("stopping")
+        await self.parts.executor.close()
+        await self.parts.state.flush(LAST_WRITE)
+
+
+async def main(config: Config) -> None:
+    """Run one core until cancelled."""
+    incarnation = new_incarnation()
+    _raise_file_limit()
+    async with AsyncExitStack() as stack:
+        folder = DataFolder(config.data / "core" / config.identity, incarnation)
+        await stack.enter_async_context(folder)
+        output = Output()
+        stack.callback(output.close)
+        database = Database(config.database_url)
+        await database.connect()
+        stack.push_async_callback(database.close)
+        redis = connect(config.redis_url)
+        stack.push_async_callback(redis.aclose)
+        etcd = await stack.enter_async_context(Etcd(config.etcd_endpoints))
+        core = Core(
+            config,
+            incarnation=incarnation,
+            folder=folder,
+            output=output,
+            database=database,
+            redis=redis,
+            etcd=etcd,
+        )
+        await core.run()
+
+
+def _advertised(host: str) -> str:
+    """The host under which others reach a listener on `host`."""
+    return os.uname().nodename if host in ("0.0.0.0", "::", "") else host  # noqa: S104
+
+
+def _raise_file_limit() -> None:
+    """A socket per device: take what the system allows."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    except (OSError, ValueError) as error:
+        log.warning("file limit not raised", extra={"reason": str(error)})

@@ -1,0 +1,171 @@
+"""What follows from the lives of driver processes, and what callers are told of them."""
+
+from __future__ import annotations
+
+import logging
+
+import msgspec
+
+from placeos.core.calls import Absence
+from placeos.core.node import Node, Parts
+from placeos.core.plan import Phase
+from placeos.core.processes import DriverProcess
+from placeos.core.stats import Stats
+from placeos.model.driver import Role
+from placeos.wire.errors import CallError, Failure
+from placeos.wire.frame import Header
+from placeos.wire.messages import DriverDefaults
+
+log = logging.getLogger("placeos.core")
+
+
+class Supervision:
+    """Takes the events of processes and the watchdog. `connect(parts)` before anything runs."""
+
+    def __init__(self, node: Node, identity: str) -> None:
+        self._node = node
+        self._parts: Parts
+        self._stats = Stats(identity)
+
+    def connect(self, parts: Parts) -> None:
+        """Take the parts; from now on their events arrive here."""
+        self._parts = parts
+
+    # -- processes ------------------------------------------------------------------------------
+
+    def process_ready(self, process: DriverProcess, defaults: DriverDefaults) -> None:
+        """A driver was loaded: its modules can start."""
+        version = process.version
+        self._parts.drivers.opened(process)
+        if self._is_newest(process):
+            reports = self._parts.reports
+            reports.driver_output(version.driver_id, self._role_problem(process, defaults))
+            schema = msgspec.json.encode(defaults.json_schema).decode()
+            reports.driver_schema(version.driver_id, schema)
+        log.info("driver ready", extra={"driver": version.title, "pid": process.pid})
+        self._parts.executor.process_ready(version.key)
+
+    def process_unusable(self, process: DriverProcess, message: str) -> None:
+        """A driver could not be loaded: whatever ran before goes on."""
+        version = process.version
+        log.warning("driver unusable", extra={"driver": version.title, "reason": message})
+        if self._is_newest(process):
+            self._parts.reports.driver_output(version.driver_id, message)
+        for module, want in self._parts.executor.desired.items():
+            if want.version == version.key:
+                self._parts.switch.look_again(module)
+
+    def process_gone(self, process: DriverProcess, reason: str) -> None:
+        """A process died with its modules; they restart in the next one."""
+        version = process.version
+        parts = self._parts
+        parts.drivers.closed(process)
+        gone = parts.executor.process_gone(version.key)
+        if not gone:
+            return
+        log.warning(
+            "driver process died",
+            extra={"driver": version.title, "reason": reason, "modules": len(gone)},
+        )
+        for module in gone:
+            if module in parts.executor.desired:
+                parts.reports.module_error(module, "crash", f"its driver process {reason}")
+            else:
+                self._node.module_stopped(module)
+
+    def process_frame(self, process: DriverProcess, header: Header, payload: bytes) -> None:
+        """A frame from a driver process."""
+        self._parts.drivers.frame(process, header, payload)
+
+    def process_cancel(self, process: DriverProcess, sequence: int) -> None:
+        """A driver no longer waits for an answer."""
+        self._parts.drivers.cancel(process, sequence)
+
+    def process_blocked(self, process: DriverProcess, message: str) -> None:
+        """The watchdog found a blocked event loop."""
+        for module in self._parts.executor.modules_in(process.version.key):
+            self._parts.reports.module_error(module, "blocked", message)
+
+    def process_free(self, process: DriverProcess) -> None:
+        """The blockage is over; its report stays until the driver is another one."""
+        log.info("driver loop runs again", extra={"driver": process.version.title})
+
+    def _is_newest(self, process: DriverProcess) -> bool:
+        version = process.version
+        return self._node.versions.get(version.driver_id) == version.key
+
+    def _role_problem(self, process: DriverProcess, defaults: DriverDefaults) -> str | None:
+        """The record of a driver must name a role that its code can play."""
+        record = self._parts.configuration.drivers.get(process.version.driver_id)
+        if record is None or int(record.role) == defaults.role:
+            return None
+        return (
+            f"{process.version.title}: the record of the driver says role "
+            f"{record.role.value} ({record.role.name.lower()}), but its code has the transport of "
+            f"role {defaults.role} ({_role_name(defaults.role)}); its modules cannot start"
+        )
+
+    # -- callers --------------------------------------------------------------------------------
+
+    def absence(self, module: str) -> Absence:
+        """Why a module does not run here; None while it is expected soon."""
+        parts = self._parts
+        configuration = parts.configuration
+        if not self._node.has_view or not configuration.loaded.is_set():
+            return None
+        record = configuration.modules.get(module)
+        if record is None:
+            return CallError(Failure.MODULE_NOT_FOUND, "could not find module")
+        if not self._node.owns(module):
+            return CallError(Failure.MOVED, "another core runs this module")
+        if not record.running:
+            return CallError(Failure.MODULE_NOT_FOUND, "could not find module: it is stopped")
+        problem = parts.executor.problem(module)
+        if problem is not None:
+            return problem
+        reason = self._driver_problem(record.driver_id)
+        if reason is None:
+            return None
+        return CallError(Failure.NOT_RUN, f"the driver of this module cannot be used: {reason}")
+
+    def _driver_problem(self, driver: str) -> str | None:
+        key = self._node.versions.get(driver)
+        if key is None:
+            return self._parts.repositories.problems.get(driver)
+        process = self._parts.processes.by_key.get(key)
+        if process is None or process.phase is Phase.READY or not process.problem:
+            return None
+        return process.problem.partition("\n")[0]
+
+    async def load(self, header: Header) -> bytes:
+        """LOAD: give a module its settings once more, look at its driver's file again."""
+        module = header.module
+        record = self._parts.configuration.modules.get(module)
+        if record is None:
+            raise CallError(Failure.MODULE_NOT_FOUND, "could not find module")
+        if not self._node.owns(module):
+            raise CallError(Failure.MOVED, "another core runs this module")
+        driver = self._parts.configuration.drivers.get(record.driver_id)
+        if driver is not None:
+            self._parts.repositories.look([driver.repository_id])
+        self._parts.executor.reload(module)
+        return b"true"
+
+    async def stats(self, header: Header) -> bytes:
+        """STATS: this node and its processes."""
+        parts = self._parts
+        found = await self._stats.collect(
+            list(parts.processes.by_key.values()),
+            parts.executor.modules_in,
+            modules=len(parts.executor.desired),
+            running=len(parts.switch.running),
+            errors=parts.reports.all_errors(),
+        )
+        return msgspec.json.encode(found)
+
+
+def _role_name(role: int) -> str:
+    try:
+        return Role(role).name.lower()
+    except ValueError:
+        return "unknown"

@@ -1,0 +1,199 @@
+"""The command line against a running platform with the demo building."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from placeos.cli.session import Session
+
+ROOM = "Room 1.03"
+
+
+class Shell:
+    """Runs commands as one user."""
+
+    def __init__(self, home: Path, ready: dict[str, object]) -> None:
+        self.ready = ready
+        self.session_file = home / "placeos" / "session.json"
+        own = {"XDG_CONFIG_HOME": str(home), "HOME": str(home), "COLUMNS": "200"}
+        self.environment = {k: v for k, v in os.environ.items() if "PLACEOS" not in k} | own
+
+    def try_(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run, whatever comes of it."""
+        return subprocess.run(
+            [sys.executable, "-m", "placeos.cli", *words],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+            stdin=subprocess.DEVNULL,
+        )
+
+    def run(self, *words: str) -> str:
+        """Run and succeed."""
+        outcome = self.try_(*words)
+        assert outcome.returncode == 0, outcome.stderr
+        return outcome.stdout
+
+    def login(self) -> str:
+        """As the administrator."""
+        email, password = str(self.ready["email"]), str(self.ready["password"])
+        return self.run("login", str(self.ready["url"]), "--email", email, "--password", password)
+
+    async def watch(self, *words: str) -> asyncio.subprocess.Process:
+        """Start watching."""
+        return await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "placeos.cli", "watch", *words),
+            env=self.environment,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+
+
+@pytest.fixture(scope="module")
+async def platform(platform_type, tmp_path_factory) -> AsyncIterator[object]:
+    """A platform with the demo building."""
+    running = platform_type(tmp_path_factory.mktemp("cli") / "data")
+    try:
+        yield await running.start()
+    finally:
+        await running.interrupt()
+
+
+@pytest.fixture(scope="module")
+def shell(platform, tmp_path_factory) -> Shell:
+    """A shell that is logged in."""
+    logged_in = Shell(tmp_path_factory.mktemp("home"), platform.read())
+    assert "Logged in" in logged_in.login()
+    return logged_in
+
+
+async def next_line(process: asyncio.subprocess.Process, containing: str) -> str:
+    assert process.stdout is not None
+    async with asyncio.timeout(20):
+        while True:
+            line = (await process.stdout.readline()).decode()
+            assert line, "it ended"
+            if containing in line:
+                return line
+
+
+def test_a_wrong_password_is_said(shell):
+    outcome = shell.try_("login", str(shell.ready["url"]), "--email", "x@y.z", "--password", "no")
+    assert outcome.returncode == 2
+    assert "e-mail or password is wrong" in outcome.stderr
+
+
+def test_rooms_are_listed(shell):
+    table = shell.run("systems")
+    assert "Room 1.01" in table
+    assert table.count("sys-") == 5
+    assert len(json.loads(shell.run("systems", "--json"))) == 5
+    assert "Room 2.01" in shell.run("systems", "2.01")
+
+
+def test_modules_and_drivers_are_listed(shell):
+    assert shell.run("modules").count("mod-") == 15
+    assert "pjlink.py" in shell.run("drivers")
+
+
+def test_status_shows_the_core(shell):
+    overview = json.loads(shell.try_("status", "--json").stdout)
+    assert overview["running"] == 15
+    assert [node["id"] for node in overview["nodes"]] == ["core-1"]
+
+
+async def test_a_function_is_called_and_its_effect_is_watched(shell):
+    watching = await shell.watch(ROOM, "Display_1", "power")
+    try:
+        await next_line(watching, "Display_1.power = ")
+        assert shell.run("exec", ROOM, "Display_1", "power", "true").strip() == "true"
+        await next_line(watching, "Display_1.power = true")
+        shell.run("exec", ROOM, "Display", "power", "false")
+        await next_line(watching, "Display_1.power = false")
+    finally:
+        watching.kill()
+        await watching.wait()
+
+
+async def test_watching_goes_on_after_the_api_was_killed(shell, platform):
+    watching = await shell.watch(ROOM, "Display_1", "--json")
+    try:
+        first = msgspec.json.decode(await next_line(watching, '"connected"'))
+        assert first["module"] == "Display_1"
+        os.kill(platform.read()["pids"]["api"], 9)
+        assert watching.stderr is not None
+        async with asyncio.timeout(30):
+            while b"Connected again" not in await watching.stderr.readline():
+                pass
+        shell.run("exec", ROOM, "Display_1", "power", "true")
+        await next_line(watching, '"power","value":true')
+    finally:
+        watching.kill()
+        await watching.wait()
+
+
+def test_what_is_not_there_is_said_with_what_is(shell):
+    outcome = shell.try_("exec", "Room 9", "Display_1", "power", "true")
+    assert outcome.returncode == 2
+    assert "Room 1.01" in outcome.stderr
+    outcome = shell.try_("exec", "Room", "Display_1", "power", "true")
+    assert outcome.returncode == 2
+    assert outcome.stderr.count("sys-") == 5
+    outcome = shell.try_("watch", ROOM, "Blinds")
+    assert outcome.returncode == 2
+    assert "Display_1, Switcher_1, System_1" in outcome.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (("Blinds_1", "open"), "module"),
+        (("Display_1", "explode"), "explode"),
+        (("Display_1", "power"), "state"),
+        (("Display_1", "power", "maybe"), "state"),
+    ],
+)
+def test_a_call_that_fails_says_why(shell, words, part):
+    outcome = shell.try_("exec", ROOM, *words)
+    assert outcome.returncode == 1
+    assert part in outcome.stderr
+
+
+def test_tokens_are_renewed_as_long_as_they_can_be(shell):
+    kept = msgspec.json.decode(shell.session_file.read_bytes(), type=Session)
+    ended = msgspec.structs.replace(kept, expires_at=0)
+    shell.session_file.write_bytes(msgspec.json.encode(ended))
+    assert "Room 1.01" in shell.run("systems")
+    renewed = msgspec.json.decode(shell.session_file.read_bytes(), type=Session)
+    assert renewed.refresh_token != kept.refresh_token
+    unknown = msgspec.structs.replace(ended, refresh_token="unknown")
+    shell.session_file.write_bytes(msgspec.json.encode(unknown))
+    outcome = shell.try_("systems")
+    assert outcome.returncode == 2
+    assert "placeos login" in outcome.stderr
+    shell.login()
+
+
+def test_an_api_key_does_as_well(shell):
+    url, key = str(shell.ready["url"]), str(shell.ready["api_key"])
+    assert "Room 1.01" in shell.run("systems", "--url", url, "--api-key", key)
+    outcome = shell.try_("systems", "--url", url, "--api-key", "wrong.key")
+    assert outcome.returncode == 2
+
+
+def test_a_plug_is_pulled(shell, platform):
+    data = str(platform.data)
+    assert "Room 2.02" in shell.run("demo", "unplug", "Room 2.02", "--for", "0.2", "--data", data)
+    outcome = shell.try_("demo", "unplug", "Room 9", "--data", data)
+    assert outcome.returncode == 2

@@ -1,0 +1,394 @@
+"""Modules run as the configuration says, and go on through every change of it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from placeos.model.driver import Driver, Role
+from placeos.model.module import Module
+from placeos.model.repository import Repository
+from placeos.model.settings import Settings
+from placeos.model.system import System
+from placeos.state import keys
+from placeos.wire.errors import CallError, Failure
+from placeos.wire.frame import Command, Header
+
+
+async def test_a_module_runs_and_answers(building, core, call, value, redis, until):
+    module = await building.new_module(notes="by the window")
+    await building.new_settings(module, "number: 5")
+    assert await call(module, "echo", "hé") == "hé"
+    await until(lambda: value(module, "number"))
+    assert await value(module, "greeting") == "hello"
+    system = module.control_system_id
+    await until(lambda: redis.hgetall(keys.system(system)))
+    assert await redis.hgetall(keys.system(system)) == {b"Plain/1": module.id.encode()}
+    interface = msgspec.json.decode(await redis.get(keys.interface(module.id)))
+    assert interface["notes"] == "by the window"
+    assert "echo" in interface["interface"]
+    assert "json_schema" in interface
+
+
+async def test_settings_apply_live_and_wrong_ones_keep_the_last_good(
+    building, core, call, until, value
+):
+    module = await building.new_module()
+    settings = await building.new_settings(module, "greeting: one")
+    assert await call(module, "greet") == "one"
+    pid = await call(module, "pid")
+
+    async def greets(text: str) -> bool:
+        return await call(module, "greet") == text
+
+    await building.change(Settings, settings.id, settings_string="greeting: two")
+    await until(lambda: greets("two"))
+    await building.change(Settings, settings.id, settings_string="greeting: [3]")
+    await until(lambda: _record_flag(building, module, True))
+    assert await call(module, "greet") == "two"
+    # After a crash the wrong ones must not take the place of the last good ones.
+    os.kill(pid, signal.SIGKILL)
+    await until(lambda: _other_pid(call, module, pid))
+    assert await call(module, "greet") == "two"
+    await building.change(Settings, settings.id, settings_string="greeting: four")
+    await until(lambda: greets("four"))
+
+
+async def test_a_settings_error_is_cleared_by_good_ones(building, core, call, until):
+    module = await building.new_module()
+    settings = await building.new_settings(module, "greeting: one")
+    await call(module, "greet")
+    await building.change(Settings, settings.id, settings_string="number: many")
+    await until(lambda: _record_flag(building, module, True))
+    await building.change(Settings, settings.id, settings_string="number: 3")
+    await until(lambda: _record_flag(building, module, False))
+
+
+async def test_settings_of_zone_system_and_driver_merge(building, core, call, until):
+    system = await building.new_system()
+    module = await building.new_module(system)
+    await building.new_settings(building.driver, "{greeting: driver, number: 1}")
+    assert await call(module, "greet") == "driver"
+    await building.new_settings(system, "greeting: system")
+
+    async def greets() -> bool:
+        return await call(module, "greet") == "system"
+
+    await until(greets)
+
+
+async def test_stop_and_start(building, core, call, until, redis):
+    module = await building.new_module()
+    await call(module, "set", "kept", 7)
+    await building.change(Module, module.id, running=False)
+
+    async def refused() -> str:
+        try:
+            await call(module, "greet")
+        except CallError as error:
+            return error.message
+        return ""
+
+    assert "stopped" in await until(refused)
+    assert await redis.hget(keys.status(module.id), "kept") == b"7"
+    await building.change(Module, module.id, running=True)
+
+    async def runs() -> bool:
+        return not await refused()
+
+    await until(runs)
+    assert await redis.hget(keys.status(module.id), "kept") == b"7"
+
+
+async def test_deleting_a_module_removes_all_of_it(building, core, call, until, redis):
+    module = await building.new_module()
+    await call(module, "set", "power", 1)
+    await until(lambda: redis.exists(keys.interface(module.id)))
+    await building.destroy(module)
+
+    async def gone() -> bool:
+        return not await redis.exists(keys.status(module.id), keys.interface(module.id))
+
+    await until(gone)
+    with pytest.raises(CallError) as caught:
+        await call(module, "greet")
+    assert caught.value.message == "could not find module"
+
+    async def unmapped() -> bool:
+        return not await redis.exists(keys.system(module.control_system_id))
+
+    await until(unmapped)
+
+
+async def test_renaming_rewrites_the_lookup_once(building, core, call, until, redis):
+    system = await building.new_system()
+    first = await building.new_module(system)
+    await building.new_module(system)
+    await call(first, "greet")
+
+    async def table() -> dict[str, str]:
+        raw = await redis.hgetall(keys.system(system.id))
+        return {place.decode(): module.decode() for place, module in raw.items()}
+
+    async def has(*places: str) -> bool:
+        return set(await table()) == set(places)
+
+    await until(lambda: has("Plain/1", "Plain/2"))
+    pubsub = redis.pubsub()
+    await pubsub.subscribe(keys.LOOKUP_CHANGE)
+    await building.change(Module, first.id, custom_name="Lobby")
+    await until(lambda: has("Lobby/1", "Plain/1"))
+    await building.change(System, system.id, description="changes nothing in the table")
+    await call(first, "greet")
+    announced = 0
+    while (message := await pubsub.get_message(timeout=0.3)) is not None:
+        announced += message["type"] == "message"
+    assert announced == 1
+    await pubsub.aclose()
+
+
+async def test_one_process_for_all_modules_of_a_driver(building, core, call, until):
+    modules = [await building.new_module() for _ in range(3)]
+    pids = {await call(module, "pid") for module in modules}
+    assert len(pids) == 1
+    for module in modules:
+        await building.change(Module, module.id, running=False)
+    (pid,) = pids
+    await until(lambda: not Path(f"/proc/{pid}").exists())
+
+
+async def test_a_crash_restarts_the_modules_and_keeps_their_state(
+    building, core, call, until, value
+):
+    module = await building.new_module()
+    await call(module, "set", "kept", 7)
+    pid = await call(module, "pid")
+    with pytest.raises(CallError) as caught:
+        await call(module, "crash")
+    assert caught.value.failure == Failure.MAY_HAVE_RUN
+    assert await call(module, "pid") != pid  # it waited for the restart
+    assert await value(module, "kept") == 7
+    await until(lambda: _record_flag(building, module, True))
+
+
+async def test_other_drivers_do_not_notice_a_crash_or_a_block(building, core, call, until):
+    building.write("other.py", (building.folder / "plain.py").read_text())
+    other = await building.new_module(driver=await building.new_driver("other.py"))
+    module = await building.new_module()
+    await call(other, "greet")
+    await call(module, "greet")
+    stop = asyncio.Event()
+
+    async def poll() -> float:
+        worst = 0.0
+        while not stop.is_set():
+            began = time.monotonic()
+            await call(other, "echo", "x")
+            worst = max(worst, time.monotonic() - began)
+            await asyncio.sleep(0.02)
+        return worst
+
+    polling = asyncio.create_task(poll())
+    for _ in range(3):
+        with pytest.raises(CallError):
+            await call(module, "crash")
+        await call(module, "greet")
+    await call(module, "block", 2.0)
+    stop.set()
+    assert await polling < 0.25
+    record = await building.database.get(Module, module.id)
+    assert record.has_runtime_error
+    assert "blocked" in core.log()
+    assert "plain.py:" in core.log()
+
+
+async def test_an_edit_runs_within_a_second(building, core, call, until, value):
+    module = await building.new_module()
+    assert await call(module, "version") == 1
+    await call(module, "set", "kept", 3)
+    code = (building.folder / "plain.py").read_text()
+    building.write("plain.py", code.replace("return 1", "return 2"))
+    began = time.monotonic()
+
+    async def is_new() -> bool:
+        return await call(module, "version") == 2
+
+    await until(is_new)
+    assert time.monotonic() - began < 1.0
+    assert await value(module, "kept") == 3
+
+
+async def test_a_broken_edit_leaves_the_running_version(building, core, call, until):
+    module = await building.new_module()
+    pid = await call(module, "pid")
+    code = (building.folder / "plain.py").read_text()
+
+    async def output() -> str | None:
+        return (await building.database.get(Driver, building.driver.id)).compilation_output
+
+    building.write("plain.py", code.replace("def echo(", "def echo(("))
+    text = await until(output)
+    assert "plain.py:" in text
+    assert "SyntaxError" in text
+    assert await call(module, "pid") == pid
+    building.write("plain.py", code + "\nraise ValueError('at import')\n")
+
+    async def other_output() -> bool:
+        return "at import" in (await output() or "")
+
+    await until(other_output)
+    assert await call(module, "pid") == pid
+    building.write("plain.py", code + "\nimport os; os._exit(5)\n")
+
+    async def exits() -> bool:
+        return "status 5" in (await output() or "")
+
+    await until(exits)
+    assert await call(module, "pid") == pid
+    building.write("plain.py", code + "\n# better\n")
+
+    async def well() -> bool:
+        return await output() is None
+
+    await until(well)
+    assert await call(module, "pid") != pid
+    schema = (await building.database.get(Driver, building.driver.id)).json_schema
+    assert "greeting" in schema
+
+
+async def test_a_driver_that_never_loaded_says_so_to_callers(building, core, call):
+    building.write("broken.py", "def (:\n")
+    module = await building.new_module(driver=await building.new_driver("broken.py"))
+    with pytest.raises(CallError) as caught:
+        await call(module, "greet")
+    assert "broken.py:1: SyntaxError" in caught.value.message
+    missing = await building.new_module(driver=await building.new_driver("missing.py"))
+    with pytest.raises(CallError) as caught:
+        await call(missing, "greet")
+    assert "missing.py" in caught.value.message
+
+
+async def test_the_role_must_fit(building, core, call, until):
+    driver = await building.new_driver("plain.py", role=Role.DEVICE)
+    module = await building.insert(
+        Module(driver_id=driver.id, role=Role.DEVICE, ip="127.0.0.1", port=9, running=True)
+    )
+    with pytest.raises(CallError) as caught:
+        await call(module, "greet")
+    assert "role" in caught.value.message
+
+    async def output() -> str | None:
+        return (await building.database.get(Driver, driver.id)).compilation_output
+
+    assert "its code has the transport of role 99 (logic)" in await until(output)
+
+
+async def test_repositories_report(building, core, until):
+    async def repository(record: str) -> Repository | None:
+        found = await building.database.get(Repository, record)
+        return found if found.deployed_commit_hash or found.has_runtime_error else None
+
+    local = await until(lambda: repository(building.repository.id))
+    assert len(local.deployed_commit_hash) == 40
+    assert not local.has_runtime_error
+    git = await building.insert(
+        Repository(name="Git", folder_name="git", uri="https://git.example.com/drivers.git")
+    )
+    told = await until(lambda: repository(git.id))
+    assert "https" in told.error_message
+    gone = await building.insert(
+        Repository(name="Gone", folder_name="gone", uri=f"file://{building.folder}/nowhere")
+    )
+    told = await until(lambda: repository(gone.id))
+    assert "no such folder" in told.error_message
+    # A pull: the hash is asked for again.
+    await building.change(Repository, building.repository.id, deployed_commit_hash=None)
+    await until(lambda: repository(building.repository.id))
+
+
+async def test_a_defined_setting_comes_back_as_an_update(building, core, call, until, value):
+    module = await building.new_module()
+    await building.new_settings(module, "greeting: mine")
+    await call(module, "remember", "number", 42)
+
+    async def stored() -> bool:
+        return await value(module, "number") == 42
+
+    await until(stored)
+    assert await call(module, "greet") == "mine"
+    other = await building.new_module()
+    await call(other, "remember", "number", 43)  # no record yet
+
+    async def made() -> bool:
+        return await value(other, "number") == 43
+
+    await until(made)
+
+
+async def test_modules_call_each_other_through_their_system(building, core, call, until):
+    system = await building.new_system()
+    first = await building.new_module(system)
+    await building.new_module(system, custom_name="Other")
+    assert await call(first, "ask", "Other_1", "over here") == "over here"
+    with pytest.raises(CallError) as caught:
+        await call(first, "ask", "Nobody_1", "?")
+    assert "could not find module" in caught.value.message
+
+
+async def test_load_and_stats(building, core, call, router):
+    module = await building.new_module()
+    await call(module, "greet")
+    _, body = await router.request(Header(Command.LOAD, module=module.id), timeout=5)
+    assert body == b"true"
+    _, body = await router.ask("core-1", Header(Command.STATS), timeout=5)
+    stats = msgspec.json.decode(body)
+    (process,) = stats["processes"]
+    assert process["modules"] == [module.id]
+    assert process["pid"] == await call(module, "pid")
+    assert process["memory_usage"] > 1000
+    assert stats["modules_running"] == 1
+
+
+async def test_debug_lines_arrive_and_survive_a_crash(building, core, call, router, until):
+    building.write(
+        "talker.py",
+        """
+        from placeos.driver import Driver
+        import os
+        class Talker(Driver):
+            def say(self, text: str) -> None:
+                self.log.info("%s", text)
+            def crash(self) -> None:
+                os._exit(1)
+        """,
+    )
+    module = await building.new_module(driver=await building.new_driver("talker.py"))
+    lines: list[bytes] = []
+    stop = router.debug(module.id, lines.append)
+    await call(module, "say", "first")
+    await until(lambda: any(b"first" in line for line in lines))
+    with pytest.raises(CallError):
+        await call(module, "crash")
+    await call(module, "say", "second")
+    await until(lambda: any(b"second" in line for line in lines))
+    stop()
+
+
+async def test_a_module_whose_name_is_a_million_characters(building, core, call, until, redis):
+    module = await building.new_module(custom_name="x" * 1_000_000)
+    assert await call(module, "greet") == "hello"
+
+
+async def _record_flag(building, module, flag: bool) -> bool:
+    record = await building.database.get(Module, module.id)
+    return record.has_runtime_error is flag
+
+
+async def _other_pid(call, module, pid: int) -> bool:
+    return await call(module, "pid") != pid

@@ -1,0 +1,400 @@
+"""The life of one module: settings, schedule, device, room."""
+
+from __future__ import annotations
+
+import asyncio
+from itertools import pairwise
+
+import msgspec
+import pytest
+
+from placeos.driver.testing import CallError, FakeModule, ScriptedDevice, drive
+from placeos.wire.frame import Command, Header
+
+LIMIT = 5.0
+
+LAMP = """
+    import asyncio
+    from placeos.driver import TCP, Driver, NoReply, Offline, Settings, every
+    from placeos.driver.interfaces import Powerable
+
+    class LampSettings(Settings):
+        poll_every: float = 0
+        level: int = 1
+
+    class Lamp(Driver[LampSettings], Powerable):
+        transport = TCP(port=9, ends_with=b"\\n")
+
+        async def started(self):
+            self["hooks"] = ["started"]
+
+        async def connected(self):
+            self["hooks"] = [*self["hooks"], "connected"]
+
+        async def disconnected(self):
+            self["hooks"] = [*self["hooks"], "disconnected"]
+
+        async def stopped(self):
+            self["hooks"] = [*self["hooks"], "stopped"]
+
+        async def settings_changed(self):
+            self["level"] = self.settings.level
+
+        async def received(self, data: bytes):
+            self["heard"] = [*self.get("heard", []), data.decode()]
+
+        @every("poll_every")
+        async def poll(self):
+            self["polled"] = self.get("polled", 0) + 1
+            await self.send("poll", retries=0)
+
+        async def power(self, state: bool) -> str:
+            return (await self.send(f"power {state}", name="power", timeout=1)).decode()
+
+        async def unnamed(self) -> str:
+            return (await self.send("unnamed", timeout=0.3, retries=1)).decode()
+
+        async def both(self) -> list[str]:
+            return [r.decode() for r in await asyncio.gather(self.send("a"), self.send("b"))]
+
+        async def next(self) -> str:
+            return (await self.receive(timeout=1)).decode()
+"""
+
+
+@pytest.fixture
+async def device():
+    return ScriptedDevice()
+
+
+async def test_hooks_on_every_loss(write_driver, device):
+    async with drive(write_driver(LAMP), device=device) as lamp:
+        await lamp.status("hooks", ["started", "connected"])
+        for number in range(2, 4):
+            await device.hang_up()
+            await lamp.status("connected", False)
+            await lamp.status("connected", True)
+            await device.expect_connection(number)
+        expected = ["started", "connected", *["disconnected", "connected"] * 2]
+        await lamp.status("hooks", expected)
+        await lamp.stop()
+        assert lamp.state["hooks"] == [*expected, "stopped"]
+        assert lamp.state["connected"] is True
+        await device.should_hang_up()
+
+
+async def test_replies_and_what_comes_by_itself(write_driver, device):
+    async with drive(write_driver(LAMP), device=device) as lamp:
+        await lamp.responds(b"hello\nworld\n")
+        await lamp.status("heard", ["hello", "world"])
+        call = lamp.exec("both")
+        await lamp.should_send(b"a\n")
+        await lamp.responds(b"A\n")
+        await lamp.should_send(b"b\n")
+        await lamp.responds(b"B\n")
+        assert await call == ["A", "B"]
+
+
+async def test_function_that_waits_for_a_message(write_driver, device):
+    async with drive(write_driver(LAMP), device=device) as lamp:
+        call = lamp.exec("next")
+        await lamp.core.ask(Header(Command.PING), b"1", LIMIT)  # the call is entered by now
+        await lamp.responds(b"news\n")
+        assert await call == "news"
+        with pytest.raises(CallError, match="nothing of its own within 1 s") as caught:
+            await lamp.exec("next")
+        assert caught.value.code == 504
+
+
+async def test_silent_device_is_dropped(write_driver, device):
+    async with drive(write_driver(LAMP), device=device) as lamp:
+        with pytest.raises(CallError) as caught:
+            await lamp.exec("unnamed")
+        assert "did not answer the command within 0.3 s (2 attempts)" in caught.value.message
+        assert caught.value.kind == "NoReply"
+        assert caught.value.code == 504
+        await lamp.status("connected", False)
+        await lamp.status("connected", True)
+
+
+async def test_command_waits_for_the_connection_but_not_for_ever(write_driver, device):
+    async with drive(write_driver(LAMP), device=device) as lamp:
+        await device.unplug()
+        await lamp.status("connected", False)
+        with pytest.raises(CallError, match="not connected") as caught:
+            await lamp.exec("unnamed")
+        assert (caught.value.kind, caught.value.code) == ("Offline", 503)
+        with pytest.raises(CallError, match="not connected"):
+            await lamp.exec("power", True)
+        await device.listen()
+        await lamp.status("connected", True)
+        call = lamp.exec("power", False)
+        await lamp.should_send(b"power False\n")
+        await lamp.responds(b"ok\n")
+        assert await call == "ok"
+
+
+async def test_caller_that_is_gone_takes_its_command_along(write_driver, device):
+    async with drive(write_driver(LAMP), device=device) as lamp:
+        first = lamp.exec("unnamed")
+        await lamp.should_send(b"unnamed\n")
+        second = lamp.exec("power", True)
+        await lamp.core.ask(Header(Command.PING), b"1", LIMIT)
+        second.cancel()
+        await lamp.core.ask(Header(Command.PING), b"1", LIMIT)
+        await lamp.responds(b"ok\n")
+        assert await first == "ok"
+        third = lamp.exec("power", False)
+        await lamp.should_send(b"power False\n")
+        await lamp.responds(b"ok\n")
+        await third
+
+
+async def test_device_that_is_away_from_the_start(write_driver, device):
+    await device.listen()
+    await device.unplug()
+    inherited = {"connected": True, "level": 3}
+    async with drive(write_driver(LAMP), device=device, state=inherited, connected=False) as lamp:
+        await lamp.fault("cannot connect: 127.0.0.1")
+        assert "connected" not in lamp.state, "an inherited value is given up too early"
+        await lamp.status("connected", False, timeout=8)
+        assert len([f for f in lamp.core.faults if "cannot connect" in f]) == 1
+
+
+async def test_schedule(write_driver, device):
+    device.answers(b"poll\n", b"ok\n")
+    file = write_driver(LAMP)
+    async with drive(file, device=device, settings={"poll_every": 0.05}) as lamp:
+        await device.expect_request(b"poll\n", 5)
+        await device.unplug()
+        await lamp.status("connected", False)
+        polled = lamp.state["polled"]
+        await asyncio.sleep(0.3)
+        assert lamp.state["polled"] == polled, "polls while it is not connected"
+        await device.listen()
+        await lamp.status("connected", True)
+        await device.expect_request(b"poll\n", len(device.requests) + 3)
+        await lamp.update(poll_every=0)
+        polled = lamp.state["polled"]
+        await asyncio.sleep(0.2)
+        assert lamp.state["polled"] <= polled + 1
+        await lamp.update(poll_every=0.05)
+        await device.expect_request(b"poll\n", len(device.requests) + 3)
+
+
+async def test_schedule_keeps_its_pace_and_never_overlaps(write_driver):
+    text = """
+        import asyncio, time
+        from placeos.driver import Logic, every
+
+        class Clock(Logic):
+            def __init__(self):
+                self._runs = []
+                self._running = 0
+
+            @every(0.1)
+            async def tick(self):
+                self._running += 1
+                assert self._running == 1
+                self._runs.append(time.monotonic())
+                self["runs"] = self._runs
+                await asyncio.sleep(0.04)
+                self._running -= 1
+                if len(self._runs) == 3:
+                    raise ValueError("once")
+    """
+    async with drive(write_driver(text)) as clock:
+        await clock.core.until(lambda: len(clock.state.get("runs", [])) >= 12, LIMIT)
+        gaps = [after - before for before, after in pairwise(clock.state["runs"])]
+        assert sum(gaps) / len(gaps) == pytest.approx(0.1, abs=0.03)
+
+
+async def test_wrong_settings_leave_the_last_good_ones(write_driver, device):
+    async with drive(write_driver(LAMP), device=device) as lamp:
+        await lamp.update(level=5)
+        await lamp.status("level", 5)
+        with pytest.raises(CallError, match="'level': expected int, got str") as caught:
+            await lamp.update(level="high")
+        assert caught.value.kind == "InvalidSettings"
+        await lamp.fault("'level': expected int, got str")
+        await lamp.update(level=6)
+        await lamp.status("level", 6)
+        assert device.connections == 1
+
+
+async def test_wrong_settings_at_the_start(write_driver, device):
+    async with drive(write_driver(LAMP), device=device, settings={"level": "high"}) as lamp:
+        await lamp.fault("'level': expected int, got str")
+
+
+async def test_address_change(write_driver, device):
+    other = ScriptedDevice()
+    await other.listen()
+    async with drive(write_driver(LAMP), device=device) as lamp:
+        await lamp.move(other.port)
+        await other.expect_connection(1)
+        await device.should_hang_up()
+        await lamp.status("connected", False)
+        await lamp.status("connected", True)
+    await other.unplug()
+
+
+@pytest.mark.parametrize(
+    ("record", "words"),
+    [
+        (b'{"id":"m","name":"Lamp","role":99}', "role 1"),
+        (b'{"id":"m","name":"Lamp","role":1}', "no ip or port"),
+    ],
+)
+async def test_records_that_do_not_fit(write_driver, device, record, words):
+    async with drive(write_driver(LAMP), device=device) as lamp:
+        with pytest.raises(CallError, match=words):
+            await lamp.core.ask(Header(Command.START), record, LIMIT)
+
+
+async def test_restart_releases_the_device_first(write_driver, device):
+    async with drive(write_driver(LAMP), device=device) as lamp:
+        header = Header(Command.STOP, module="mod-tested")
+        stop = asyncio.create_task(lamp.core.ask(header, b"", LIMIT))
+        record = {
+            "id": "mod-tested",
+            "name": "Lamp",
+            "role": 1,
+            "ip": "127.0.0.1",
+            "port": device.port,
+        }
+        payload = msgspec.json.encode(record)
+        start = asyncio.create_task(lamp.core.ask(Header(Command.START), payload, LIMIT))
+        await stop
+        metadata = await start
+        assert metadata["implements"] == ["PlaceOS::Driver::Interface::Powerable"]
+        await device.expect_connection(2)
+
+
+async def test_inherited_state_is_not_published_again(write_driver, device):
+    async with drive(write_driver(LAMP), device=device, state={"level": 1}) as lamp:
+        await lamp.update(level=1)
+        await lamp.update(level=2)
+        await lamp.status("level", 2)
+        assert not lamp.core.saw("level", 1)
+
+
+ROOM = """
+    from placeos.driver import Logic, RemoteError, on
+    from placeos.driver.interfaces import Powerable
+
+    class Room(Logic):
+        module_name = "System"
+
+        @on("Display_1", "power")
+        async def _power(self, value):
+            self["seen"] = [*self.get("seen", []), value]
+
+        @on("mode")
+        async def _mode(self, value):
+            self["mode_seen"] = value
+
+        async def set_mode(self, mode: str) -> None:
+            self["mode"] = mode
+
+        async def light(self, state: bool) -> bool:
+            return await self.system["Display_1"].power(state)
+
+        async def named(self) -> bool:
+            return await self.system["Display"].power(state=True)
+
+        async def query(self) -> str:
+            return await self.system["Display_1"].call("power?")
+
+        async def read(self, name: str, key: str) -> object:
+            return await self.system[name].get(key, "nothing")
+
+        async def all_off(self) -> list[bool]:
+            return await self.system.all("Display").power(False)
+
+        async def powerable(self) -> list[str]:
+            return [str(m) for m in await self.system.implementing(Powerable)]
+
+        async def exists(self, name: str) -> bool:
+            return await self.system.exists(name)
+
+        async def count(self) -> int:
+            return await self.system.count("Display")
+
+        async def wrong(self) -> str:
+            try:
+                await self.system["Display_1"].nope()
+            except RemoteError as error:
+                return f"{error} ({error.code})"
+            return ""
+
+        async def listen(self) -> None:
+            self.monitor("a/b", self._text)
+
+        async def _text(self, text: str) -> None:
+            self["text"] = text
+
+        async def tell(self) -> None:
+            self.publish("a/b", "hello")
+
+        async def keep(self) -> None:
+            await self.save_setting("level", {"a": 1})
+"""
+
+
+class Display(FakeModule):
+    """A display that is played."""
+
+    implements = ("PlaceOS::Driver::Interface::Powerable",)
+
+    async def power(self, state: bool) -> bool:
+        self["power"] = state
+        return state
+
+
+async def test_room(write_driver):
+    one, two = Display(power=False), Display(power=True)
+    system = {"Display": [one, two], "Other": [FakeModule()]}
+    async with drive(write_driver(ROOM), system=system) as room:
+        await room.status("seen", [False])
+        assert await room.exec("light", True) is True
+        await room.status("seen", [False, True])
+        assert await room.exec("named") is True
+        assert one.calls == [("power", [True]), ("power", [True])]
+        assert await room.exec("read", "Display_2", "power") is True
+        assert await room.exec("read", "Display_2", "nope") == "nothing"
+        assert await room.exec("all_off") == [False, False]
+        assert await room.exec("powerable") == ["<Display_1>", "<Display_2>"]
+        assert await room.exec("exists", "Display_2") is True
+        assert await room.exec("exists", "Display_3") is False
+        assert await room.exec("count") == 2
+        assert await room.exec("wrong") == "Display_1.nope: could not find function nope (400)"
+        with pytest.raises(CallError, match="could not find function power\\?"):
+            await room.exec("query")
+
+
+async def test_binding_survives_a_remap(write_driver):
+    one, two = Display(power=False), Display(power=True)
+    async with drive(write_driver(ROOM), system={"Display": [one]}) as room:
+        await room.status("seen", [False])
+        room.core.set_system({"Display": [two]})
+        await room.status("seen", [False, True])
+        room.core.set_system({})
+        await room.status("seen", [False, True, None])
+
+
+async def test_own_state_can_be_followed(write_driver):
+    async with drive(write_driver(ROOM)) as room:
+        await room.exec("set_mode", "party")
+        await room.status("mode_seen", "party")
+
+
+async def test_channels_and_settings(write_driver):
+    async with drive(write_driver(ROOM)) as room:
+        await room.exec("tell")
+        assert [(p.channel, p.text) for p in room.core.published] == [("a/b", "hello")]
+        await room.exec("keep")
+        assert room.core.saved == {"level": {"a": 1}}
+        await room.exec("listen")
+        room.core.say("a/b", "one")
+        await room.status("text", "one")

@@ -1,0 +1,169 @@
+"""Live state: published when its JSON text changes, once per turn of the loop."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+from dataclasses import dataclass
+from enum import Enum, IntEnum, StrEnum
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from placeos.driver.errors import DriverError
+from placeos.driver.schema import encode
+from placeos.driver.state import MAX_VALUE, State
+
+
+class Power(Enum):
+    """By member name, whatever the value is."""
+
+    FullOff = 7
+
+
+class Text(StrEnum):
+    """A text that is a member first."""
+
+    Hdmi = "31"
+
+
+class Number(IntEnum):
+    """Likewise for numbers."""
+
+    One = 1
+
+
+@dataclass
+class Point:
+    """A plain dataclass."""
+
+    x: int
+    power: Power
+
+
+class Record(msgspec.Struct):
+    """A struct with an enum in it."""
+
+    power: Power = Power.FullOff
+    name: str = "a"
+
+
+@pytest.fixture
+async def state():
+    """A state and what it published."""
+    published = []
+    return State(published.append, {"old": b"1"}), published
+
+
+async def turn():
+    """Let the loop run what is due."""
+    await asyncio.sleep(0)
+
+
+async def test_published_together_and_only_when_changed(state):
+    values, published = state
+    values.set("a", 1)
+    values.set("b", [1, 2])
+    values.set("old", 1)
+    assert published == []
+    await turn()
+    assert published == [[("a", b"1"), ("b", b"[1,2]")]]
+    values.set("a", 1)
+    await turn()
+    assert len(published) == 1
+
+
+async def test_newest_value_of_a_turn_wins(state):
+    values, published = state
+    for number in range(5):
+        values.set("a", number)
+    values.set("old", 2)
+    values.set("old", 1)
+    await turn()
+    assert published == [[("a", b"4")]]
+
+
+async def test_text_is_compared(state):
+    values, published = state
+    values.set("a", 1)
+    await turn()
+    values.set("a", 1.0)
+    await turn()
+    assert published == [[("a", b"1")], [("a", b"1.0")]]
+
+
+async def test_none_removes(state):
+    values, published = state
+    values.set("old", None)
+    values.set("never", None)
+    await turn()
+    assert published == [[("old", b"null")]]
+    assert "old" not in values
+
+
+async def test_flush_is_at_once_and_not_repeated(state):
+    values, published = state
+    values.set("a", 1)
+    values.flush()
+    assert published == [[("a", b"1")]]
+    await turn()
+    assert len(published) == 1
+
+
+@pytest.mark.parametrize("value", [object(), {1, object()}, "x" * MAX_VALUE])
+async def test_refused_values(state, value):
+    values, published = state
+    with pytest.raises(DriverError):
+        values.set("a", value)
+    await turn()
+    assert published == []
+
+
+async def test_large_changes_go_out_in_parts(state):
+    values, published = state
+    for number in range(10):
+        values.set(f"k{number}", "x" * 1_000_000)
+    await turn()
+    assert len(published) > 1
+    assert sum(len(batch) for batch in published) == 10
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (Power.FullOff, b'"FullOff"'),
+        (Text.Hdmi, b'"Hdmi"'),
+        (Number.One, b'"One"'),
+        ({"a": [Power.FullOff]}, b'{"a":["FullOff"]}'),
+        ({Power.FullOff: 1}, b'{"FullOff":1}'),
+        (Record(), b'{"power":"FullOff","name":"a"}'),
+        (Point(1, Power.FullOff), b'{"x":1,"power":"FullOff"}'),
+        (datetime.date(2026, 1, 2), b'"2026-01-02"'),
+        ((1, None, True, "ü"), '[1,null,true,"ü"]'.encode()),
+    ],
+)
+def test_json_of_values(value, text):
+    assert encode(value) == text
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 3) | st.none()), max_size=30))
+async def test_what_was_published_adds_up_to_the_state(changes):
+    seen = {}
+
+    def publish(batch):
+        for key, text in batch:
+            assert seen.get(key, b"null") != text, "published without a change"
+            seen[key] = text
+
+    values = State(publish, {})
+    for number, (key, value) in enumerate(changes):
+        values.set(key, value)
+        if number % 3 == 0:
+            values.flush()
+    values.flush()
+    assert {key: text for key, text in seen.items() if text != b"null"} == {
+        key: values.text(key)
+        for key in values.keys()  # noqa: SIM118 - no mapping
+    }
