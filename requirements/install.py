@@ -81,12 +81,12 @@ def _make_venv() -> None:
 
 
 def _install(wanted: str) -> None:
-    """By uv, which takes a few seconds; by pip where uv cannot (it does not read pip's settings)."""
+    """By uv, which takes seconds; by pip where uv cannot, since it does not read pip's settings."""
     _pip("--require-hashes", "-r", str(REQUIREMENTS / "setup.txt"))
     file = str(REQUIREMENTS / f"{wanted}.txt")
     uv = [str(VENV / "bin" / "uv"), "pip", "install", "--quiet", "--python", str(PYTHON)]
     environment = {key: value for key, value in os.environ.items() if key != "VIRTUAL_ENV"}
-    arguments = ["--no-config", "--require-hashes", "-r", file]
+    arguments = ["--no-config", "--compile-bytecode", "--require-hashes", "-r", file]
     if subprocess.run([*uv, *arguments], env=environment, check=False).returncode != 0:
         _say("uv could not; trying pip")
         _pip("--require-hashes", "-r", file)

@@ -80,6 +80,7 @@ class Platform:
 
     async def start(self, *, ready: bool = True) -> Platform:
         """Start it, and wait until it is ready."""
+        self.ready_file.unlink(missing_ok=True)  # of one that was killed
         environment = {k: v for k, v in os.environ.items() if not k.startswith("PLACEOS_")}
         self.process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "placeos.cli", "up", *self._arguments),

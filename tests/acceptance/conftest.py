@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import httpx
 import psutil
 import pytest
-from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
+from picows import WSError, WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 from redis.asyncio import Redis
 
 from placeos.local.demo.building import DISPLAY, ROOMS, SWITCHER, DriverFile, Room, device_name
@@ -112,16 +112,32 @@ class Site:
         pids: dict[str, int] = self.facts["pids"]
         return pids
 
-    def cli(self, *arguments: str, check: bool = True) -> str:
-        """What the command line client prints, with a home folder of its own."""
-        environment = {**os.environ, "HOME": str(self.home), "NO_COLOR": "1", "COLUMNS": "120"}
-        environment.pop("XDG_CONFIG_HOME", None)
+    def cli(self, *arguments: str, fails: bool = False) -> str:
+        """What the command line client prints. It must fail if it is said to, else succeed."""
         done = subprocess.run(
-            [str(PLACEOS), *arguments], env=environment, capture_output=True, text=True, timeout=60
+            [str(PLACEOS), *arguments],
+            env=self._cli_environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
         )
-        if check and done.returncode != 0:
+        if fails != (done.returncode != 0):
             pytest.fail(f"placeos {' '.join(arguments)}: {done.stdout}{done.stderr}")
         return done.stdout + done.stderr
+
+    async def cli_process(self, *arguments: str) -> asyncio.subprocess.Process:
+        """The command line client, running; its output can be read."""
+        return await asyncio.create_subprocess_exec(
+            *(str(PLACEOS), *arguments),
+            env=self._cli_environment,
+            stdout=asyncio.subprocess.PIPE,
+        )
+
+    @property
+    def _cli_environment(self) -> dict[str, str]:
+        """A home folder of its own, wide lines without colours."""
+        kept = {name: value for name, value in os.environ.items() if name != "XDG_CONFIG_HOME"}
+        return {**kept, "HOME": str(self.home), "NO_COLOR": "1", "COLUMNS": "200"}
 
     # ---- waiting
 
@@ -144,6 +160,22 @@ class Site:
             if time.monotonic() > deadline:
                 pytest.fail(f"not within {within:g} s: {what}; last answer: {answer!r}")
             await asyncio.sleep(0.05)
+
+    async def served(self) -> None:
+        """Wait until the front door leads to a healthy API and its websocket."""
+
+        async def healthy() -> bool:
+            return (await self.client.get("/")).status_code == 200
+
+        async def heard() -> bool:
+            try:
+                async with self.control():
+                    return True
+            except (WSError, OSError, TimeoutError):
+                return False
+
+        await self.eventually(healthy, within=30, what="a healthy API")
+        await self.eventually(heard, within=30, what="the websocket to be accepted")
 
     # ---- rooms
 

@@ -121,9 +121,12 @@ async def test_wrong_settings_value(site):
     async with site.unbroken():
         settings = {"parent_id": module, "settings_string": "poll_every: as fast as you can\n"}
         bad = await created(site, "settings", **settings)
-        await reported(site, module, "poll_every")
-        assert (await site.client.get(f"/modules/{module}")).json()["has_runtime_error"] is True
-        await site.client.delete(f"/settings/{bad}")
+        try:
+            await reported(site, module, "poll_every")
+            record = (await site.client.get(f"/modules/{module}")).json()
+            assert record["has_runtime_error"] is True
+        finally:
+            await site.client.delete(f"/settings/{bad}")
 
         async def forgotten():
             record = (await site.client.get(f"/modules/{module}")).json()
@@ -186,8 +189,8 @@ async def test_driver_process_that_ends(site, repository):
         assert answer.status_code == 500
         assert "no luck today" in answer.json()["message"]
         answer = await site.client.post(f"/systems/{system}/Odd_1/die", json=[])
-        assert answer.status_code == 500
-        assert answer.json()["error"]
+        assert answer.status_code in (500, 502)
+        assert answer.json()["error"] == "may have run", answer.text
         await says_hello(site, system)
 
 
@@ -202,28 +205,44 @@ async def says_hello(site, system):
 # ---- devices
 
 
-@pytest.mark.parametrize("ip", ["127.0.0.1", "192.0.2.1", "no-such-host.invalid"])
-async def test_unreachable_device(site, ip):
+async def test_unreachable_devices(site):
+    """Nobody listens, no machine, no such name: each is offline, and says so when called."""
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         port = closed.getsockname()[1]
-        drivers = (await site.client.get("/drivers", params={"limit": 100})).json()
-        (driver,) = (d["id"] for d in drivers if d["file_name"] == DISPLAY.file_name)
         async with site.unbroken():
-            module = await created(site, "modules", driver_id=driver, ip=ip, port=port)
-            await site.client.post(f"/modules/{module}/start")
+            await asyncio.gather(
+                *(
+                    unreachable(site, ip, port)
+                    for ip in ("127.0.0.1", "192.0.2.1", "no-such-host.invalid")
+                )
+            )
 
-            async def offline():
-                answer = await site.client.get(f"/modules/{module}/state")
-                return answer.status_code == 200 and answer.json().get("connected") == "false"
 
-            await site.eventually(offline, what="connected = false")
-            record = (await site.client.get(f"/modules/{module}")).json()
-            assert record["connected"] is False
-            answer = await site.client.post(f"/modules/{module}/exec/power", json=[True])
-            assert answer.status_code >= 400
-            assert answer.json()["error"]
-            await site.client.delete(f"/modules/{module}")
+async def unreachable(site, ip, port):
+    module = await created(site, "modules", driver_id=await projectors(site), ip=ip, port=port)
+    try:
+        (await site.client.post(f"/modules/{module}/start")).raise_for_status()
+
+        async def offline():
+            answer = await site.client.get(f"/modules/{module}/state")
+            return answer.status_code == 200 and answer.json().get("connected") == "false"
+
+        await site.eventually(offline, what="connected = false")
+        record = (await site.client.get(f"/modules/{module}")).json()
+        assert record["connected"] is False
+        answer = await site.client.post(f"/modules/{module}/exec/power", json=[True])
+        assert answer.status_code >= 500
+        assert "not connected" in answer.json()["message"], answer.text
+    finally:
+        await site.client.delete(f"/modules/{module}")
+
+
+async def projectors(site):
+    """The id of the driver of the projectors."""
+    drivers = (await site.client.get("/drivers", params={"limit": 100})).json()
+    (driver,) = (d["id"] for d in drivers if d["file_name"] == DISPLAY.file_name)
+    return driver
 
 
 # ---- calls
@@ -320,9 +339,7 @@ async def test_body_with_a_nul(site):
 
 
 async def test_invalid_records_name_their_field(site):
-    drivers = (await site.client.get("/drivers", params={"limit": 100})).json()
-    (driver,) = (d["id"] for d in drivers if d["file_name"] == DISPLAY.file_name)
-    device = {"driver_id": driver, "ip": "127.0.0.1", "port": 4352}
+    device = {"driver_id": await projectors(site), "ip": "127.0.0.1", "port": 4352}
     for resource, record, field in (
         ("systems", {}, "name"),
         ("systems", {"name": ROOM}, "name"),
@@ -372,7 +389,7 @@ async def test_million_character_module_name(site):
         async with site.control() as control:
             error = await control.ask("exec", system, f"{name}_1", "power", [True])
             assert error["type"] == "error"
-            assert error["error_code"] == 6
+            assert error["error_code"] in (1, 6)
             assert len(json.dumps(error)) < 10_000
             answer = await control.ask("bind", system, f"{name}_1", "power")
             assert answer["type"] in ("success", "error")

@@ -53,7 +53,13 @@ class Cores:
     def nodes(self) -> list[NodeInfo]:
         return [
             msgspec.convert(
-                {"identity": identity, "incarnation": "1", "address": "127.0.0.1:1"}, NodeInfo
+                {
+                    "service": "core",
+                    "identity": identity,
+                    "incarnation": "1",
+                    "address": "127.0.0.1:1",
+                },
+                NodeInfo,
             )
             for identity in self.stats
         ]
@@ -136,7 +142,10 @@ async def platform(
     tasks = [
         asyncio.create_task(work) for work in (feed.run(), authenticator.run(), bindings.run())
     ]
-    await asyncio.wait_for(authenticator.loaded.wait(), 10)
+    async with asyncio.timeout(10):
+        await authenticator.loaded.wait()
+        while not (bindings.is_up and feed.connected):
+            await asyncio.sleep(0.01)
     running = Platform(services, app.create(services), cores, first, private_key, database_url)
     try:
         yield running

@@ -90,7 +90,8 @@ REQUESTS: list[tuple[str, str, dict[str, str], int, str]] = [
     ("GET", "/systems/sys-x", {}, 404, "could not find system 'sys-x'"),
     ("DELETE", "/systems", {}, 405, "method not allowed"),
     ("GET", "/systems?limit=-1", {}, 400,
-     '{"error":"invalid parameter value for \'limit\'","parameter":"limit","restriction":"UInt32"}'),
+     """{"error":"invalid parameter value for 'limit'","parameter":"limit","""
+     '"restriction":"UInt32"}'),
     ("GET", "/systems?limit=abc", {}, 400, '"parameter":"limit"'),
     ("GET", "/systems?limit=99999999999", {}, 400, '"parameter":"limit"'),
     ("GET", "/systems?limit=1000000", {}, 200, "[]"),

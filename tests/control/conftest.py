@@ -9,7 +9,7 @@ import os
 import struct
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
@@ -21,6 +21,7 @@ from placeos.local.engines import Engines
 from placeos.model.tokens import Claims, UserClaims
 from placeos.state import keys
 from placeos.state.bindings import Bindings
+from placeos.state.client import connect
 from placeos.state.lookups import Lookups
 from placeos.wire.errors import CallError, Failure
 from placeos.wire.frame import Command, Header
@@ -272,6 +273,11 @@ class Control:
         self.router = FakeRouter()
         self.clients: list[Client] = []
         self.bindings: Bindings | None = None
+        self.stack = AsyncExitStack()
+
+    async def stop(self) -> None:
+        """Stop the service, as its process does on SIGTERM."""
+        await self.stack.aclose()
 
     async def client(
         self,
@@ -308,27 +314,27 @@ class Control:
 
 @asynccontextmanager
 async def running_control(engines: Engines) -> AsyncIterator[Control]:
-    store = redis.asyncio.Redis.from_url(engines.redis_url, protocol=2)
+    store = connect(engines.redis_url)
     await store.flushdb()
     control = Control(store)
     lookups = Lookups(store)
     bindings = control.bindings = Bindings(store, lookups)
     task = asyncio.create_task(bindings.run())
     try:
-        async with serving(
+        serve = serving(
             ("127.0.0.1", 0),
             authenticator=control.authenticator,
             lookups=lookups,
             bindings=bindings,
             router=control.router,
-        ) as control.address:
-            await control.place("sys-1", {"Display/1": "mod-1", "Switcher/1": "mod-2"})
-            try:
-                yield control
-            finally:
-                for client in control.clients:
-                    client.writer.transport.abort()
+        )
+        control.address = await control.stack.enter_async_context(serve)
+        await control.place("sys-1", {"Display/1": "mod-1", "Switcher/1": "mod-2"})
+        yield control
     finally:
+        for client in control.clients:
+            client.writer.transport.abort()
+        await control.stop()
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         await store.aclose()

@@ -202,9 +202,9 @@ async def test_exec_passes_arguments_on_and_the_result_back(control: Any) -> Non
     ("function", "error_code", "code", "message"),
     [
         ("raise", 3, 418, "module raised: lamp missing (LampError)"),
-        ("unknown", 1, 500, "could not find function unknown"),
-        ("secret", 2, 500, "attempted to access privileged function secret"),
-        ("wrong", 1, 500, "power: state should be a boolean"),
+        ("unknown", 1, 400, "could not find function unknown"),
+        ("secret", 2, 401, "attempted to access privileged function secret"),
+        ("wrong", 1, 400, "power: state should be a boolean"),
         ("lost", 7, 500, "the link was lost"),
     ],
 )
@@ -462,3 +462,27 @@ async def test_answers_that_nobody_reads_close_the_socket(control: Any) -> None:
     await asyncio.sleep(0.3)
     client.writer.transport.resume_reading()
     assert (await client.closed()).code in (1013, None)
+
+
+async def test_a_burst_arrives_whole_and_in_order(control: Any) -> None:
+    client = await control.client()
+    await client.ask(id=1, cmd="bind")
+    await until(lambda: control.bindings._topics)
+    await client.silent()
+    async with control.store.pipeline() as pipe:
+        for number in range(500):
+            pipe.publish("status/mod-1/power", json.dumps([number, "x" * (number % 7 * 60)]))
+        await pipe.execute()
+    assert [(await client.value())[0] for _ in range(500)] == list(range(500))
+
+
+async def test_stopping_the_service_says_so_to_every_client(control: Any) -> None:
+    clients = [await control.client() for _ in range(3)]
+    stopping = asyncio.create_task(control.stop())
+    for client in clients:
+        assert (await client.closed()).code == 1001
+        await client.close()
+    async with asyncio.timeout(1):
+        await stopping
+    with pytest.raises(ConnectionError):
+        await control.client()

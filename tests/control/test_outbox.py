@@ -3,6 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from placeos.api.control.frames import frames
 from placeos.api.control.outbox import MAX_ANSWERS, Outbox, Slot
 
 
@@ -118,3 +119,18 @@ def test_the_last_value_of_every_binding_arrives(steps: list[tuple[int, int]]) -
         assert arrived == sorted(set(arrived))
         assert set(arrived) <= set(values)
         assert arrived[-1:] == values[-1:]
+
+
+@given(st.lists(st.sampled_from([0, 1, 125, 126, 127, 65_535, 65_536, 70_000]), max_size=5))
+def test_gathered_messages_are_whole_frames(sizes: list[int]) -> None:
+    data = frames([b"x" * size for size in sizes])
+    for size in sizes:
+        assert data[0] == 0x81
+        length, data = data[1], data[2:]
+        for flag, width in ((126, 2), (127, 8)):
+            if length == flag:
+                length, data = int.from_bytes(data[:width]), data[width:]
+                break
+        assert length == size
+        data = data[size:]
+    assert data == b""

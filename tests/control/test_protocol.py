@@ -118,7 +118,7 @@ def test_messages_are_json_around_the_very_value(
         ),
         (
             CallError(Failure.ACCESS_DENIED, "attempted to access privileged function x"),
-            {"error_code": 2, "msg": "attempted to access privileged function x", "code": 500},
+            {"error_code": 2, "msg": "attempted to access privileged function x", "code": 401},
         ),
         (
             CallError(Failure.MODULE_NOT_FOUND, "could not find module"),
@@ -126,7 +126,7 @@ def test_messages_are_json_around_the_very_value(
         ),
         (
             CallError(Failure.BAD_ARGUMENTS, "x: wrong"),
-            {"error_code": 1, "msg": "x: wrong", "code": 500},
+            {"error_code": 1, "msg": "x: wrong", "code": 400},
         ),
         (CallError(Failure.NOT_RUN, "x"), {"error_code": 7, "msg": "x", "code": 500}),
         (CallError("of a later version", "x"), {"error_code": 7, "msg": "x", "code": 500}),

@@ -10,8 +10,11 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
 
+import asyncpg
 import msgspec
 import pytest
 from redis.asyncio import Redis
@@ -165,8 +168,9 @@ class Building:
 
     async def make(self) -> None:
         self.write("plain.py", PLAIN)
+        name = f"tests-{next(_numbers)}"
         self.repository = await self.insert(
-            Repository(name="Tests", folder_name="tests", uri=f"file://{self.folder}")
+            Repository(name=name, folder_name=name, uri=f"file://{self.folder}")
         )
         self.driver = await self.new_driver("plain.py")
 
@@ -222,6 +226,11 @@ async def etcd(engines) -> AsyncIterator[Etcd]:
         yield client
 
 
+@pytest.fixture(name="Building")
+def building_class():
+    return Building
+
+
 @pytest.fixture
 async def building(database_url: str, tmp_path: Path) -> AsyncIterator[Building]:
     folder = tmp_path / "repo with space"
@@ -234,12 +243,14 @@ async def building(database_url: str, tmp_path: Path) -> AsyncIterator[Building]
     await database.close()
 
 
-@pytest.fixture
-def core_environment(engines, database_url, secrets_folder, tmp_path):
-    def make(identity: str = "core-1", data: Path | None = None) -> dict[str, str]:
+@pytest.fixture(scope="session")
+def environment(engines, secrets_folder):
+    """Makes the environment of a core."""
+
+    def make(database_url: str, data: Path, identity: str = "core-1") -> dict[str, str]:
         return {
             **os.environ,
-            "PLACEOS_DATA": str(data or tmp_path / "data"),
+            "PLACEOS_DATA": str(data),
             "PLACEOS_SECRETS": str(secrets_folder),
             "PLACEOS_DATABASE_URL": database_url,
             "PLACEOS_REDIS_URL": engines.redis_url,
@@ -247,6 +258,14 @@ def core_environment(engines, database_url, secrets_folder, tmp_path):
             "PLACEOS_IDENTITY": identity,
             "PLACEOS_LISTEN": "127.0.0.1:0",
         }
+
+    return make
+
+
+@pytest.fixture
+def core_environment(environment, database_url, tmp_path):
+    def make(identity: str = "core-1", data: Path | None = None) -> dict[str, str]:
+        return environment(database_url, data or tmp_path / "data", identity)
 
     return make
 
@@ -260,8 +279,8 @@ async def core(core_environment, redis, etcd, tmp_path):
     made.kill()
 
 
-@pytest.fixture
-async def router(engines, secrets_folder, etcd):
+@asynccontextmanager
+async def running_router(engines, secrets_folder: Path) -> AsyncIterator[Router]:
     found = Router(
         engines.etcd_endpoints,
         secret=(secrets_folder / "cluster_secret").read_bytes().strip(),
@@ -272,6 +291,52 @@ async def router(engines, secrets_folder, etcd):
     yield found
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
+
+
+@pytest.fixture
+async def router(engines, secrets_folder, etcd):
+    async with running_router(engines, secrets_folder) as found:
+        yield found
+
+
+class Platform(msgspec.Struct):
+    """What tests that harm nothing can share."""
+
+    core: CoreProcess
+    router: Router
+    redis: Redis
+    database: Database
+
+
+@pytest.fixture(scope="module")
+async def platform(
+    engines, secrets_folder, template_database, environment, tmp_path_factory
+) -> AsyncIterator[Platform]:
+    """One core for all tests of a module, on a database of its own."""
+    folder = tmp_path_factory.mktemp("platform")
+    name = f"core_{next(_numbers)}"
+    admin = await asyncpg.connect(engines.database_url)
+    await admin.execute(f'create database "{name}" template "{template_database}"')
+    url = urlunsplit(urlsplit(engines.database_url)._replace(path=f"/{name}"))
+    database = Database(url)
+    await database.connect()
+    redis = connect(engines.redis_url)
+    await redis.flushdb()
+    async with Etcd(engines.etcd_endpoints) as etcd:
+        for item in (await etcd.list(PREFIX)).items:
+            await etcd.delete(item.key)
+    core = CoreProcess(environment(url, folder / "data"), folder / "core.log")
+    core.start()
+    try:
+        await until(lambda: "view written" in core.log(), 60)
+        async with running_router(engines, secrets_folder) as router:
+            yield Platform(core, router, redis, database)
+    finally:
+        core.kill()
+        await redis.aclose()
+        await database.close()
+        await admin.execute(f'drop database "{name}" with (force)')
+        await admin.close()
 
 
 @pytest.fixture

@@ -121,6 +121,9 @@ UNUSABLE = {
     "from placeos.driver import Logic\nclass A(Logic):\n    async def f(self, x: Nope): ...\n": (
         "tried.py:3: NameError: name 'Nope' is not defined"
     ),
+    "from placeos.driver import Logic\nclass A(Logic):\n    async def send(self): ...\n": (
+        "tried.py:2: send is what the SDK offers a driver; call yours differently"
+    ),
     "from placeos.driver import Logic, every\nclass A(Logic):\n    @every('poll')\n"
     "    async def f(self): ...\n": "tried.py:3: @every('poll'), but Settings has no such setting",
     "from placeos.driver import Logic, every\nclass A(Logic):\n    @every(1)\n"
@@ -184,6 +187,17 @@ async def test_no_process_outlives_core(write_driver):
         os.kill(parent.pid, signal.SIGKILL)
         await gone(pid)
         await core.close()
+
+
+async def test_signals_for_the_whole_group_leave_the_end_to_core(write_driver):
+    async with forked(write_driver(CALLS)) as (parent, core, pid):
+        await core.ready()
+        for target in (parent.pid, pid):
+            for number in (signal.SIGINT, signal.SIGTERM):
+                os.kill(target, number)
+        await core.ask(Header(Command.PING), b"1", LIMIT)
+        core.terminate()
+        assert await parent.exited(pid) == 0
 
 
 async def test_calls(write_driver):

@@ -121,15 +121,6 @@ async def test_refused_values(state, value):
     assert published == []
 
 
-async def test_large_changes_go_out_in_parts(state):
-    values, published = state
-    for number in range(10):
-        values.set(f"k{number}", "x" * 1_000_000)
-    await turn()
-    assert len(published) > 1
-    assert sum(len(batch) for batch in published) == 10
-
-
 @pytest.mark.parametrize(
     ("value", "text"),
     [

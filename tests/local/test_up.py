@@ -116,7 +116,7 @@ async def test_what_is_killed_comes_back(tmp_path, placeos_up, until):
         now = platform.read()["pids"]
         return set(now) == set(before) and all(now[name] != before[name] for name in before)
 
-    await until(all_new, 20)
+    await until(all_new, 40)
     ready = platform.read()
 
     async def healthy() -> bool:
@@ -125,7 +125,7 @@ async def test_what_is_killed_comes_back(tmp_path, placeos_up, until):
         except httpx.HTTPError:
             return False
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(40):
         while not await healthy():
             await asyncio.sleep(0.1)
     await platform.interrupt()

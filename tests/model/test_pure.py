@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from placeos.model import ids
 from placeos.model.module import Module
 from placeos.model.secrecy import Unreadable, decrypt, encrypt, is_encrypted
@@ -64,10 +66,8 @@ def test_damaged_ciphertext_is_unreadable_never_an_accident(text: str) -> None:
 
 @given(st.text(max_size=200))
 def test_parsing_gives_a_mapping_or_says_why(text: str) -> None:
-    try:
+    with suppress(InvalidSettings):  # and nothing else
         assert isinstance(parse(text), dict)
-    except InvalidSettings as error:
-        assert str(error)
 
 
 @pytest.mark.parametrize(

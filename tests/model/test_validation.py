@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from placeos.model.api_key import ApiKey, Permissions
 from placeos.model.driver import Driver, Role
 from placeos.model.module import Module

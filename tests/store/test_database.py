@@ -6,14 +6,15 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
+from sqlalchemy import pool
+from sqlalchemy.ext.asyncio import create_async_engine
+
 from placeos.model.authority import Authority
 from placeos.model.rules import fields
 from placeos.model.system import System
 from placeos.store import ChangeFeed, Database, migrate
 from placeos.store.migrate import alembic_config
 from placeos.store.tables import TABLES, metadata, refresh_token
-from sqlalchemy import pool
-from sqlalchemy.ext.asyncio import create_async_engine
 
 
 @pytest.fixture

@@ -13,10 +13,11 @@ from typing import Any
 import msgspec
 from litestar import Request, Response
 from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException
+from redis.exceptions import RedisError
 
 from placeos.api.authentication import Unauthorised
 from placeos.model.rules import Failure, Invalid, WrongType
-from placeos.state.client import UNAVAILABLE, StateUnavailable
+from placeos.state.client import StateUnavailable
 from placeos.store import Refused, Unavailable
 
 log = logging.getLogger("placeos.api")
@@ -115,7 +116,7 @@ def answer(request: AnyRequest, error: Exception, *, production: bool) -> Respon
         return _response(error.status_code, {"error": error.detail})
     if isinstance(error, Unavailable):
         return _response(503, {"error": str(error)}, {"Retry-After": "1"})
-    if isinstance(error, StateUnavailable | UNAVAILABLE):
+    if isinstance(error, StateUnavailable | RedisError):
         message = "the live state (Redis) is not available"
         return _response(503, {"error": message}, {"Retry-After": "1"})
     return _unforeseen(request, error, production=production)

@@ -8,9 +8,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import uuid
-from typing import Any
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from typing import Any, NoReturn
 from urllib.parse import unquote
 
 from litestar import Request
@@ -20,7 +23,8 @@ from litestar.types import ASGIApp, Message, Receive, Scope, Send
 from placeos.api import errors
 
 MAX_BODY = 10_000_000  # bytes; a body of this size is too large
-MAX_DRAIN = 64_000_000  # bytes of a refused body that are read away so that the answer arrives
+MAX_DRAIN = 64_000_000  # bytes of a refused body that are read away
+DRAIN_TIME = 2.0  # seconds that takes at most
 SLASH = "\ue02f"  # stands for an encoded slash while routing; a private-use character
 
 _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
@@ -65,26 +69,41 @@ def routing_path(raw_path: bytes) -> str:
 async def read_body(request: Request[Any, Any, Any]) -> bytes:
     """The body of a request. Raises 413 as soon as it reaches `MAX_BODY`."""
     declared = request.headers.get("content-length", "")
-    refused = declared.isdigit() and int(declared) >= MAX_BODY
+    if declared.isdigit() and int(declared) >= MAX_BODY:
+        await _refuse(request)
     chunks: list[bytes] = []
     size = 0
+    async for chunk in _chunks(request):
+        size += len(chunk)
+        if size >= MAX_BODY:
+            chunks.clear()
+            await _refuse(request)
+        chunks.append(chunk)
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+async def _refuse(request: Request[Any, Any, Any]) -> NoReturn:
+    """Raise 413. Many clients read no answer before they have sent everything, so what they
+    still send is read away: for a bounded time and size, and not if they asked first."""
+    if request.headers.get("expect", "").lower() != "100-continue":
+        size = 0
+        with suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN_TIME):
+                async for chunk in _chunks(request):
+                    size += len(chunk)
+                    if size >= MAX_DRAIN:
+                        break
+    raise errors.too_large(MAX_BODY)
+
+
+async def _chunks(request: Request[Any, Any, Any]) -> AsyncIterator[bytes]:
     while True:
         message = await request.receive()
         if message["type"] != "http.request":
             raise errors.bad_request("the request was cut off")
-        chunk = message["body"]
-        size += len(chunk)
-        if size >= MAX_BODY:
-            refused = True
-        if refused:
-            chunks.clear()
-        else:
-            chunks.append(chunk)
-        if not message["more_body"] or size >= MAX_DRAIN:
-            break
-    if refused:
-        raise errors.too_large(MAX_BODY)
-    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        yield message["body"]
+        if not message["more_body"]:
+            return
 
 
 def _request_id(scope: Scope) -> bytes:

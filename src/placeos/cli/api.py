@@ -20,5 +20,6 @@ def api(context: typer.Context) -> None:
 def openapi() -> None:
     """Print the OpenAPI document; needs no server."""
     from placeos.api.openapi import document
+    from placeos.cli.output import print_json
 
-    typer.echo(document())
+    print_json(document())

@@ -24,7 +24,7 @@ OnFrame = Callable[[Header, bytes], None]
 
 
 class Peer:
-    """`link` is the open link, or None. `on_up` is called when it opens."""
+    """`link` is the open link, or None. `on_change` is called when it opens or is lost."""
 
     def __init__(
         self,
@@ -33,7 +33,7 @@ class Peer:
         secret: bytes,
         service: str,
         identity: str,
-        on_up: Callable[[], None],
+        on_change: Callable[[], None],
         on_frame: OnFrame,
     ) -> None:
         self.node = node
@@ -42,7 +42,7 @@ class Peer:
         self._secret = secret
         self._service = service
         self._identity = identity
-        self._on_up = on_up
+        self._on_change = on_change
         self._on_frame = on_frame
         self._hurry = asyncio.Event()
 
@@ -95,12 +95,14 @@ class Peer:
             if peer.identity != self.node.identity:
                 raise ConnectionError(f"{self.node.address} is {peer.identity}")
             self.link = link
-            self._on_up()
+            self._on_change()
             await self._probe(link)
         finally:
-            self.link = None
+            was_open, self.link = self.link is not None, None
             if link is not None:
                 link.abort(ConnectionError("closed"))
+            if was_open:
+                self._on_change()
 
     async def _probe(self, link: Link) -> None:
         """Return when the link is closed; close it when pings stay unanswered."""

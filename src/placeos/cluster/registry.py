@@ -96,6 +96,8 @@ class Registry:
 
     async def _follow(self, revision: int) -> int:
         async for changes in self._etcd.watch(PREFIX, revision + 1):
+            if changes.revision < revision:
+                raise Compacted  # etcd lost its data and counts from the beginning
             changed = False
             for event in changes.events:
                 changed |= self._apply(event.key, event.item)

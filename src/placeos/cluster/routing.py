@@ -268,20 +268,22 @@ class Router:
                     secret=self._secret,
                     service=self._service,
                     identity=self._identity,
-                    on_up=self._link_changed,
+                    on_change=self._link_changed,
                     on_frame=self._logs.frame,
                 )
                 peer.task = self._tasks.create_task(peer.run(), name=f"router: {identity}")
             else:
                 peer.moved_to(node)
+        self._link_changed()
+
+    def _link_changed(self) -> None:
         # A peer outlives its registration while its link stands: etcd may have lost its data.
+        live = self._registry.nodes("core") if self._registry is not None else {}
         for identity, peer in list(self._peers.items()):
             if identity not in live and peer.link is None:
                 peer.stop()
                 del self._peers[identity]
-        self._link_changed()
-
-    def _link_changed(self) -> None:
+                self._owners.clear()
         self._serve_waiting()
         self._logs.check()
 

@@ -12,6 +12,7 @@ from placeos.wire.link import Link, OnReply
 
 PATIENCE: Final = 8.0  # seconds a call waits for a module that is being (re)started
 MAX_WAITING: Final = 1_000  # calls that wait for one module
+END_TIMEOUT: Final = 3.0  # seconds in which the end of a process is explained
 SWEEP: Final = 0.25  # seconds between looks at what waited too long
 
 Absence = CallError | None
@@ -31,9 +32,11 @@ class Call:
         "payload",
         "sent",
         "sequence",
+        "switch",
     )
 
-    def __init__(self, origin: Origin, header: Header, payload: bytes) -> None:
+    def __init__(self, switch: Switch, origin: Origin, header: Header, payload: bytes) -> None:
+        self.switch = switch
         self.origin = origin
         self.header = header
         self.payload = payload
@@ -46,6 +49,8 @@ class Call:
 
     def __call__(self, answer: Header, body: bytes) -> None:
         """Pass the answer on to where the call came from."""
+        if answer.error and self.switch.lost(self, answer):
+            return
         if not self.done:
             self.done = True
             self.origin.open.pop(self.sequence, None)
@@ -107,10 +112,11 @@ class Switch:
         self.running: dict[str, Link] = {}
         self._absence = absence
         self._waiting: dict[str, list[Call]] = {}
+        self._lost: dict[Link, list[Call]] = {}
 
     def execute(self, origin: Origin, header: Header, payload: bytes) -> None:
         """Forward one call to a module of this node."""
-        call = Call(origin, header, payload)
+        call = Call(self, origin, header, payload)
         if call.sequence:
             origin.open[call.sequence] = call
         link = self.running.get(header.module)
@@ -123,7 +129,7 @@ class Switch:
         self, origin: Origin, header: Header, payload: bytes, remote: Remote
     ) -> None:
         """Forward one call to the core that owns the module."""
-        call = Call(origin, header, payload)
+        call = Call(self, origin, header, payload)
         if call.sequence:
             origin.open[call.sequence] = call
         call.cancel_remote = remote.call(header, payload, call)
@@ -150,6 +156,24 @@ class Switch:
                 return
             error = CallError(Failure.BUSY, "too many calls are waiting for this module")
         call.fail(error)
+
+    # -- what becomes of processes --------------------------------------------------------------
+
+    def lost(self, call: Call, answer: Header) -> bool:
+        """Whether a call was cut by the end of its process: it is answered by `ended`."""
+        link = call.link
+        if answer.error != Failure.MAY_HAVE_RUN or link is None or link.is_open:
+            return False
+        call.link = None  # its answer is not taken for another loss
+        call.deadline = asyncio.get_running_loop().time() + END_TIMEOUT
+        self._lost.setdefault(link, []).append(call)
+        return True
+
+    def ended(self, link: Link, reason: str) -> None:
+        """The process at the other end of a link ended; why is known now."""
+        for call in self._lost.pop(link, ()):
+            message = f"its driver process {reason} while '{call.header.function}' ran"
+            call.fail(CallError(Failure.MAY_HAVE_RUN, message))
 
     # -- what becomes of modules ----------------------------------------------------------------
 
@@ -188,6 +212,9 @@ class Switch:
                     self._waiting[module] = left
                 else:
                     self._waiting.pop(module, None)
+            for link, calls in list(self._lost.items()):
+                if calls[0].deadline <= now:
+                    self.ended(link, "was lost")
 
 
 def _late() -> CallError:

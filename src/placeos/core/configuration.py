@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Collection, Iterable
 from typing import Final
 
@@ -51,6 +52,8 @@ WITHOUT_EFFECT: Final[dict[str, tuple[str, ...]]] = {
 """Fields of bookkeeping: changing them alone touches nothing that runs."""
 BATCH: Final = 100  # records decoded between two turns of the loop
 GATHER: Final = 0.005  # seconds in which notifications are taken together
+CONFIRMED: Final = 1.0  # seconds for which a confirmed record is not read again for a caller
+MAX_DOUBTED: Final = 1_000  # modules being confirmed at once
 RETRY: Final = (0.2, 5.0)  # seconds: first and longest pause while PostgreSQL is away
 
 
@@ -58,7 +61,8 @@ class Configuration:
     """Drivers, modules, systems, zones, settings and repositories. The owner runs `run()`.
 
     `on_change` gets what differs, after the cache holds it: kind (table) and id. A change of
-    settings is told as a change of their parent.
+    settings is told as a change of their parent. `on_confirmed` gets the ids of modules that
+    were read again because of `confirm`.
     """
 
     def __init__(
@@ -68,6 +72,7 @@ class Configuration:
         *,
         secret: bytes,
         on_change: Callable[[set[Change]], None],
+        on_confirmed: Callable[[str], None],
     ) -> None:
         self.drivers: dict[str, Driver] = {}
         self.modules: dict[str, Module] = {}
@@ -89,6 +94,9 @@ class Configuration:
         self._database = database
         self._secret = secret
         self._on_change = on_change
+        self._on_confirmed = on_confirmed
+        self._doubted: set[str] = set()
+        self._confirmed: dict[str, float] = {}
         self._touched: set[Change] = set()
         self._look_at_all = False
         self._wake = asyncio.Event()
@@ -102,6 +110,19 @@ class Configuration:
     def settings_of(self, parent_id: str) -> Collection[Settings]:
         """Decrypted settings records of a driver, zone, system or module."""
         return self._by_parent.get(parent_id, {}).values()
+
+    def confirm(self, module: str) -> bool:
+        """Whether what is cached of a module was read within the last second.
+
+        If not it is read now and `on_confirmed` follows: a caller may know of a change whose
+        notification is still on its way.
+        """
+        if self._confirmed.get(module, -CONFIRMED) > time.monotonic() - CONFIRMED:
+            return True
+        if module not in self._doubted and len(self._doubted) < MAX_DOUBTED:
+            self._doubted.add(module)
+            self._notified("mod", module)
+        return False
 
     async def run(self) -> None:
         """Load, follow and look again until cancelled."""
@@ -144,6 +165,18 @@ class Configuration:
                 log.info("configuration loaded", extra={"modules": len(self.modules)})
             if changes:
                 self._on_change(changes)
+            self._confirm(touched)
+
+    def _confirm(self, touched: set[Change]) -> None:
+        """Tell of doubted modules that were among what was read."""
+        read = {record for kind, record in touched if kind == "mod"} & self._doubted
+        self._doubted -= read
+        now = time.monotonic()
+        if len(self._confirmed) > MAX_DOUBTED:
+            self._confirmed.clear()
+        for module in read:
+            self._confirmed[module] = now
+            self._on_confirmed(module)
 
     async def _differences(self) -> set[Change]:
         """What changed since it was read, by row versions."""

@@ -44,6 +44,7 @@ from placeos.wire.messages import (
 log = logging.getLogger("placeos.core")
 
 MAX_BINDINGS: Final = 100_000  # of one driver process
+MAX_TASKS: Final = 1_000  # requests of one driver process that wait for something
 _encode = msgspec.json.encode
 _state = msgspec.json.Decoder(StateChanges).decode
 
@@ -81,6 +82,7 @@ class Drivers:
         reports: Reports,
         debug: DebugLog,
         owns: Callable[[str], bool],
+        in_step: Callable[[str], bool],
         store_setting: StoreSetting,
     ) -> None:
         self._switch = switch
@@ -93,6 +95,7 @@ class Drivers:
         self._reports = reports
         self._debug = debug
         self._owns = owns
+        self._in_step = in_step
         self._store_setting = store_setting
         self._sessions: dict[DriverProcess, Session] = {}
         self.interfaces: dict[str, SystemModule] = {}
@@ -190,6 +193,9 @@ class Drivers:
     def _spawn(
         self, session: Session, link: Link, header: Header, job: Coroutine[object, object, None]
     ) -> None:
+        if len(session.tasks) >= MAX_TASKS:
+            raise CallError(Failure.BUSY, "too many requests of this driver process are open")
+
         async def guarded() -> None:
             try:
                 await job
@@ -215,7 +221,13 @@ class Drivers:
         title = process.version.title
         log.warning("driver fault", extra={"driver": title, "id": module, "reason": text})
         if module:
-            self._reports.module_error(module, _cause(text), text)
+            self._reports.module_error(module, self._cause(module, text), text)
+
+    def _cause(self, module: str, text: str) -> str:
+        """Under which cause a fault is kept, so that its end can be told."""
+        if text.startswith("cannot connect"):
+            return "connect"
+        return "settings" if self._in_step(module) else "driver"
 
     # -- bindings -------------------------------------------------------------------------------
 
@@ -316,11 +328,6 @@ def _found(module: str | None) -> str:
     if module is None:
         raise CallError(Failure.MODULE_NOT_FOUND, "could not find module")
     return module
-
-
-def _cause(text: str) -> str:
-    """Under which cause a driver's fault is kept, so that its end can be told."""
-    return "connect" if text.startswith("cannot connect") else "driver"
 
 
 def _send(link: Link, command: Command, module: str, message: Value | Message) -> None:

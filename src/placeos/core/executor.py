@@ -89,7 +89,7 @@ class _Needs:
 
 
 class Executor:
-    """The owner runs `run()`, keeps `versions` and tells by `want` what should run.
+    """The owner runs `run()`, and tells by `offer` and `want` what should run.
 
     `on_started(module, metadata)` also follows each accepted update, then with empty
     metadata; `on_stopped(module)` follows each stop that was wanted.
@@ -118,6 +118,7 @@ class Executor:
         self._good: dict[str, bytes] = {}
         self._failures: dict[str, int] = {}
         self._needs = _Needs()
+        self._probing: set[str] = set()
         self._wake = asyncio.Event()
         self._slots = asyncio.Semaphore(CONCURRENCY)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -142,10 +143,31 @@ class Executor:
             instance.touched.set()
         self.look([module])
 
+    def offer(self, version: Version) -> None:
+        """A driver has this version from now on; forget older ones that do not run."""
+        for key, old in list(self.versions.items()):
+            if old.driver_id == version.driver_id and key not in self._needs:
+                del self.versions[key]
+        self.versions[version.key] = version
+
     def look(self, modules: Iterable[str]) -> None:
         """Something about these modules changed: plan them again."""
         self._touched.update(dict.fromkeys(modules))
         self._wake.set()
+
+    def probe(self, version: str) -> None:
+        """Load a driver that no module needs, to learn what it says of itself."""
+        if version not in self._probing:
+            self._probing.add(version)
+            self._needs.add(version)
+            self._begin(Launch(version))
+
+    def probed(self, version: str) -> None:
+        """A process was loaded, or could not be: a probe of it is over."""
+        if version in self._probing:
+            self._probing.discard(version)
+            self._needs.drop(version)
+            self._wake.set()
 
     def reload(self, module: str) -> None:
         """Give a module its payload once more; try a failed one again now."""

@@ -10,7 +10,7 @@ from typing import Final, cast
 from redis.asyncio import Redis
 
 from placeos.state import keys
-from placeos.state.client import UNAVAILABLE
+from placeos.state.client import UNAVAILABLE, checkpoint
 
 log = logging.getLogger("placeos.core")
 
@@ -52,9 +52,11 @@ class LookupWriter:
     async def run(self) -> None:
         """Write until cancelled."""
         while True:
+            checkpoint()
             await self._wake.wait()
             self._wake.clear()
             while self._touched:
+                checkpoint()
                 system = next(iter(self._touched))
                 del self._touched[system]
                 try:

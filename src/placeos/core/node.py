@@ -33,7 +33,7 @@ log = logging.getLogger("placeos.core")
 SLICE: Final = 0.003  # seconds of deciding between two turns of the loop
 MAX_DESCRIPTIONS: Final = 1_000  # kinds of metadata remembered
 MAX_OWNERS: Final = 500_000  # remembered answers of `owns`
-STICKY: Final = ("crash", "blocked", "driver", "start", "settings")
+OF_THE_CODE: Final = ("crash", "blocked", "driver", "start", "settings")
 """Causes of errors that another version of the driver may have done away with."""
 
 
@@ -67,7 +67,6 @@ class Node:
         self._wake = asyncio.Event()
         self.versions: dict[str, str] = {}
         """Key of the newest version of each driver."""
-        self._started_with: dict[str, str] = {}  # module → version of its last start
         self._interfaces: dict[str, bytes] = {}
         self._descriptions: dict[bytes, tuple[list[str], list[str]]] = {}
 
@@ -115,6 +114,7 @@ class Node:
         log.info("view taken", extra={"number": view.number if view is not None else 0})
         self.touch(configuration.modules)
         self._parts.lookups.touch(configuration.systems)
+        self._probe_unused(self.versions)
 
     # -- configuration --------------------------------------------------------------------------
 
@@ -139,11 +139,26 @@ class Node:
 
     def version_found(self, driver: str, version: Version) -> None:
         """A driver's file has new content."""
-        self._parts.executor.versions[version.key] = version
+        self._parts.executor.offer(version)
         self.versions[driver] = version.key
         log.info("driver version", extra={"driver": driver, "version": version.key})
-        configuration = self._parts.configuration
-        self.touch(one.id for one in configuration.modules.values() if one.driver_id == driver)
+        self.driver_changed(driver)
+        self._probe_unused([driver])
+
+    def driver_changed(self, driver: str) -> None:
+        """What there is to say of a driver's file changed: look at its modules."""
+        modules = self._parts.configuration.modules.values()
+        self.touch([one.id for one in modules if one.driver_id == driver])
+
+    def _probe_unused(self, drivers: Iterable[str]) -> None:
+        """Load drivers that run nowhere here, so that their schema and faults are known."""
+        if not self.has_view:
+            return
+        modules = self._parts.configuration.modules.values()
+        used = {one.driver_id for one in modules if one.running and self.owns(one.id)}
+        for driver in drivers:
+            if driver not in used and self.owns(driver):
+                self._parts.executor.probe(self.versions[driver])
 
     def paths_in_use(self) -> frozenset[Path]:
         """Folders of driver copies that must stay."""
@@ -207,11 +222,7 @@ class Node:
         if metadata:
             self._interfaces[module] = metadata
             parts.drivers.interfaces[module] = self._described(module, metadata)
-            causes = ["start"]
-            if self._started_with.get(module, instance.version) != instance.version:
-                causes.extend(STICKY)
-            self._started_with[module] = instance.version
-            parts.reports.module_well(module, *causes, flagged=record.has_runtime_error)
+            parts.reports.module_well(module, "start", flagged=record.has_runtime_error)
             # The switch knows the module's link in a moment.
             asyncio.get_running_loop().call_soon(parts.debug.started, module)
         known = self._interfaces.get(module)
@@ -224,10 +235,16 @@ class Node:
         parts = self._parts
         parts.drivers.module_stopped(module)
         if module not in parts.executor.desired:
-            self._started_with.pop(module, None)
             self._interfaces.pop(module, None)
             parts.reports.module_gone(module)
             self._left(module)
+        else:  # it goes on with another version of its driver
+            parts.reports.module_well(module, *OF_THE_CODE)
+
+    def in_step(self, module: str) -> bool:
+        """Whether the module is being started, updated or stopped."""
+        instance = self._parts.executor.instances.get(module)
+        return instance is not None and instance.busy
 
     def _described(self, module: str, metadata: bytes) -> SystemModule:
         """What system views tell of a module; equal metadata is read once."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import os
 import signal
@@ -87,6 +88,7 @@ class ForkParent:
         self._process: subprocess.Popen[bytes] | None = None
         self._forking: dict[str, asyncio.Future[Child]] = {}
         self._children: dict[int, Child] = {}
+        self._numbers = itertools.count(1)
         self._up = asyncio.Event()
         self._gone = asyncio.Event()
 
@@ -115,10 +117,8 @@ class ForkParent:
             pause = min(pause * 2, BACKOFF[1])
 
     async def fork(self, key: str, path: str, title: str) -> tuple[Child, socket.socket]:
-        """A new driver process and our end of its link. Raises ForkError.
-
-        `key` must not be in use by another fork under way.
-        """
+        """A new driver process and our end of its link. Raises ForkError."""
+        key = f"{key}#{next(self._numbers)}"
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             with theirs:

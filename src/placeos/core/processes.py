@@ -48,8 +48,8 @@ class Events(Protocol):
     def process_unusable(self, process: DriverProcess, message: str) -> None:
         """The driver could not be loaded; it is tried again after a pause."""
 
-    def process_gone(self, process: DriverProcess, reason: str) -> None:
-        """A ready process ended; it is started again after a pause."""
+    def process_gone(self, process: DriverProcess, link: Link, reason: str) -> None:
+        """A ready process ended and its link is closed; it is started again after a pause."""
 
     def process_frame(self, process: DriverProcess, header: Header, payload: bytes) -> None:
         """A frame that is no answer and none of READY and the driver's FAULT."""
@@ -143,9 +143,7 @@ class DriverProcess:
         self.launch_time = int(time.time())
         version = self.version
         try:
-            child, sock = await self._parent.fork(
-                f"{version.key}#{self.launch_count}", str(version.path), version.title
-            )
+            child, sock = await self._parent.fork(version.key, str(version.path), version.title)
         except ForkError as error:
             self._unusable(f"the driver process could not be started: {error}")
             return False
@@ -164,20 +162,22 @@ class DriverProcess:
             self._on.process_ready(self, defaults)
             ends: list[asyncio.Future[Any]] = [child.exited, link.closed]
             await asyncio.wait(ends, return_when="FIRST_COMPLETED")
+            await asyncio.wait([link.closed], timeout=0.5)  # read what it said last
         except OSError as error:
             self._unusable(f"the link to the driver process failed: {error}")
         finally:
             self.phase = Phase.LOADING
-            was_ready, self.link = self.link is not None, None
+            last, self.link = self.link, None
             self.kill()
             if link is not None:
                 link.abort(ConnectionError("the driver process ended"))
+                await asyncio.wait([link.closed], timeout=1)
             if not child.exited.done():
                 await asyncio.wait([child.exited], timeout=2)
             self.last_exit = child.exited.result() if child.exited.done() else None
             self._child = None
-            if was_ready:
-                self._on.process_gone(self, describe_exit(self.last_exit))
+            if last is not None:
+                self._on.process_gone(self, last, describe_exit(self.last_exit))
         return loop.time() - began > HEALTHY
 
     def _make_link(self) -> Link:

@@ -41,7 +41,7 @@ class Repositories:
     """Versions of all drivers whose files are at hand. The owner runs `run()`.
 
     `on_version(driver, version)` when a driver's file differs from before. What cannot be
-    read any more leaves the last version in place and is reported.
+    read any more leaves the last version in place and is reported; `on_problem(driver)`.
     """
 
     def __init__(
@@ -51,8 +51,10 @@ class Repositories:
         repositories: dict[str, Repository],
         reports: Reports,
         on_version: Callable[[str, Version], None],
+        on_problem: Callable[[str], None],
         in_use: Callable[[], frozenset[Path]],
     ) -> None:
+        self._on_problem = on_problem
         self._in_use = in_use
         self._folder = folder
         self._drivers = drivers
@@ -138,13 +140,18 @@ class Repositories:
             log.warning("repository unusable", extra={"id": repository_id, "reason": str(error)})
             self._reports.repository(repository_id, repository.deployed_commit_hash, str(error))
             for driver in self._drivers.values():
-                if driver.repository_id == repository_id and driver.id not in self.versions:
-                    self.problems[driver.id] = f"its repository cannot be used: {error}"
+                if driver.repository_id == repository_id:
+                    self._problem(driver.id, f"its repository cannot be used: {error}")
             return
         for driver in list(self._drivers.values()):
             if driver.repository_id == repository_id:
                 await self._refresh_driver(root, driver)
         self._reports.repository(repository_id, deployed, None)
+
+    def _problem(self, driver: str, reason: str) -> None:
+        if self.problems.get(driver) != reason:
+            self.problems[driver] = reason
+            self._on_problem(driver)
 
     async def _refresh_driver(self, root: Path, driver: Driver) -> None:
         try:
@@ -153,7 +160,7 @@ class Repositories:
             )
         except RepositoryError as error:
             log.warning("driver file unusable", extra={"id": driver.id, "reason": str(error)})
-            self.problems[driver.id] = str(error)
+            self._problem(driver.id, str(error))
             self._reports.driver_output(driver.id, str(error))
             return
         self.problems.pop(driver.id, None)

@@ -96,15 +96,16 @@ class Core:
         lookups: Lookups,
     ) -> Parts:
         node = self.node
+        switch = Switch(self.supervision.absence)
         configuration = Configuration(
             database,
             config.database_url,
             secret=config.secret("server_secret"),
             on_change=node.configuration_changed,
+            on_confirmed=switch.look_again,
         )
         reports = Reports(database)
         state = StateWriter(redis)
-        switch = Switch(self.supervision.absence)
         debug = DebugLog(switch)
         processes = Processes(output, self.supervision, inherit=(folder.descriptor,))
         return Parts(
@@ -116,8 +117,9 @@ class Core:
                 configuration.drivers,
                 configuration.repositories,
                 reports,
-                node.version_found,
-                node.paths_in_use,
+                on_version=node.version_found,
+                on_problem=node.driver_changed,
+                in_use=node.paths_in_use,
             ),
             switch=switch,
             executor=Executor(
@@ -146,6 +148,7 @@ class Core:
                 reports=reports,
                 debug=debug,
                 owns=node.owns,
+                in_step=node.in_step,
                 store_setting=SettingsStore(database),
             ),
             debug=debug,

@@ -15,14 +15,14 @@ from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline
 
 from placeos.state import keys
-from placeos.state.client import UNAVAILABLE
+from placeos.state.client import UNAVAILABLE, checkpoint
 from placeos.wire.messages import StateChanges
 
 log = logging.getLogger("placeos.core")
 
-BATCH: Final = 500  # changes in one pipeline
-WHOLE: Final = 20  # modules compared in one go
-COALESCE: Final = 5_000  # waiting changes past which only the newest of each key is kept
+BATCH: Final = 100  # changes in one pipeline: packing more would hold up the loop
+WHOLE: Final = 10  # modules compared in one go
+COALESCE: Final = 1_000  # waiting changes past which only the newest of each key is kept
 MAX_TEXTS: Final = 1_000  # waiting texts of channels; more are dropped
 INHERIT_TIMEOUT: Final = 1.0  # seconds a starting module waits for its old state
 BACKOFF: Final = (0.05, 1.0)  # seconds: first and longest pause while Redis is away
@@ -46,6 +46,7 @@ class StateWriter:
         self._again: dict[str, None] = {}  # modules to be written whole
         self._removed: dict[str, None] = {}
         self._wake = asyncio.Event()
+        self._writing = asyncio.Lock()
         self.on_rewrite: Callable[[], None] | None = None
 
     # -- told by modules ------------------------------------------------------------------------
@@ -136,6 +137,7 @@ class StateWriter:
         pause = BACKOFF[0]
         lost = False
         while True:
+            checkpoint()
             await self._wake.wait()
             self._wake.clear()
             try:
@@ -147,7 +149,9 @@ class StateWriter:
                     self.rewrite()
                     if self.on_rewrite is not None:
                         self.on_rewrite()
-                await self._write()
+                while self._has_work():
+                    checkpoint()
+                    await self._write()
             except UNAVAILABLE as error:
                 if not lost:
                     log.warning("redis is away", extra={"reason": str(error)})
@@ -161,7 +165,8 @@ class StateWriter:
         """Write what waits, at most for `timeout` seconds; for the end of the process."""
         try:
             async with asyncio.timeout(timeout):
-                await self._write()
+                while self._has_work():
+                    await self._write()
         except UNAVAILABLE as error:
             log.warning("last state not written", extra={"reason": str(error)})
 
@@ -171,8 +176,12 @@ class StateWriter:
         self._changes.clear()
         self._texts.clear()
 
+    def _has_work(self) -> bool:
+        return bool(self._changes or self._texts or self._again or self._removed)
+
     async def _write(self) -> None:
-        while self._changes or self._texts or self._again or self._removed:
+        """One round; never two at once, or an older value could overtake a newer one."""
+        async with self._writing:
             if self._changes or self._texts:
                 await self._write_changes()
             if self._again:

@@ -14,6 +14,7 @@ from placeos.core.stats import Stats
 from placeos.model.driver import Role
 from placeos.wire.errors import CallError, Failure
 from placeos.wire.frame import Header
+from placeos.wire.link import Link
 from placeos.wire.messages import DriverDefaults
 
 log = logging.getLogger("placeos.core")
@@ -44,6 +45,7 @@ class Supervision:
             reports.driver_schema(version.driver_id, schema)
         log.info("driver ready", extra={"driver": version.title, "pid": process.pid})
         self._parts.executor.process_ready(version.key)
+        self._parts.executor.probed(version.key)
 
     def process_unusable(self, process: DriverProcess, message: str) -> None:
         """A driver could not be loaded: whatever ran before goes on."""
@@ -54,12 +56,14 @@ class Supervision:
         for module, want in self._parts.executor.desired.items():
             if want.version == version.key:
                 self._parts.switch.look_again(module)
+        self._parts.executor.probed(version.key)
 
-    def process_gone(self, process: DriverProcess, reason: str) -> None:
+    def process_gone(self, process: DriverProcess, link: Link, reason: str) -> None:
         """A process died with its modules; they restart in the next one."""
         version = process.version
         parts = self._parts
         parts.drivers.closed(process)
+        parts.switch.ended(link, reason)
         gone = parts.executor.process_gone(version.key)
         if not gone:
             return
@@ -114,12 +118,13 @@ class Supervision:
         if not self._node.has_view or not configuration.loaded.is_set():
             return None
         record = configuration.modules.get(module)
-        if record is None:
-            return CallError(Failure.MODULE_NOT_FOUND, "could not find module")
         if not self._node.owns(module):
             return CallError(Failure.MOVED, "another core runs this module")
-        if not record.running:
-            return CallError(Failure.MODULE_NOT_FOUND, "could not find module: it is stopped")
+        if record is None or not record.running:
+            if not configuration.confirm(module):
+                return None
+            stopped = ": it is stopped" if record is not None else ""
+            return CallError(Failure.MODULE_NOT_FOUND, f"could not find module{stopped}")
         problem = parts.executor.problem(module)
         if problem is not None:
             return problem

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
 
 from placeos.driver.errors import DriverError
@@ -185,5 +186,17 @@ class Logic(Driver[S]):
     """Logic of a room: no device of its own, `self.system` and `@on` instead."""
 
 
+HOOKS = frozenset(
+    {"started", "stopped", "settings_changed", "login", "connected", "disconnected", "received"}
+)
+"""Methods a driver may define for the SDK to call."""
+
 HIDDEN = frozenset(name for cls in (Driver, Logic) for name in dir(cls))
 """Names that never become functions of a module."""
+
+RESERVED = frozenset(
+    name
+    for name, member in vars(Driver).items()
+    if isinstance(member, FunctionType | property) and name[0] != "_" and name not in HOOKS
+)
+"""Names of what a driver uses and must not define itself."""

@@ -12,7 +12,7 @@ from types import FunctionType, ModuleType
 from typing import Any, Final
 
 from placeos import __version__
-from placeos.driver.base import HIDDEN, Driver
+from placeos.driver.base import HIDDEN, RESERVED, Driver
 from placeos.driver.errors import InvalidDriver
 from placeos.driver.functions import (
     Function,
@@ -168,6 +168,12 @@ def _check_class(cls: type[Driver[Any]]) -> None:
             f"{_file_of(cls)}:{_line_of(cls)}: transport must be TCP(…), or None for logic, "
             f"and not {cls.transport!r}"
         )
+    for base in cls.__mro__[: cls.__mro__.index(Driver)]:
+        for name in sorted(RESERVED.intersection(vars(base))):
+            raise InvalidDriver(
+                f"{_file_of(cls)}:{_line_of(cls)}: {name} is what the SDK offers a driver; call "
+                f'yours differently and publish it by @function(name="{name}")'
+            )
     missing = sorted(getattr(cls, "__abstractmethods__", ()))
     if missing:
         base = next(base for base in cls.__mro__ if missing[0] in base.__dict__)

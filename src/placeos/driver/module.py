@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final
 
 import msgspec
@@ -52,6 +52,7 @@ class Module:
         self.state = State(self._publish_state, inherited)
         self.schedule = Schedule(self.spawn, self.log)
         self._bindings: list[tuple[Callable[[], None], Delivery]] = []
+        self._monitors: set[Callable[[], None]] = set()
         self._own_handlers: list[tuple[str, Delivery]] = []
         self._hook: asyncio.Task[object] | None = None
         self._absence: asyncio.TimerHandle | None = None
@@ -94,6 +95,8 @@ class Module:
             self._absence.cancel()
         self.schedule.clear()
         self._unfollow()
+        for stop_monitor in list(self._monitors):
+            stop_monitor()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(STOP_HOOK):
                 await self._guarded("stopped")
@@ -156,7 +159,8 @@ class Module:
 
     def spawn(self, job: Awaitable[object], name: str) -> asyncio.Task[object]:
         """Start a task that ends with the module; its failure is logged by `name`."""
-        task: asyncio.Task[object] = self._loop.create_task(_awaited(job), name=name)
+        coroutine = job if isinstance(job, Coroutine) else _awaited(job)
+        task: asyncio.Task[object] = self._loop.create_task(coroutine, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
         return task
@@ -214,15 +218,13 @@ class Module:
         """Follow a channel."""
         delivery = Delivery(handler, f"monitor {channel}", self.spawn, self.log, newest=False)
         end = self._upstream.monitor(self.config.id, channel, delivery)
-        entry = (end, delivery)
-        self._bindings.append(entry)
 
         def stop() -> None:
             end()
             delivery.close()
-            if entry in self._bindings:
-                self._bindings.remove(entry)
+            self._monitors.discard(stop)
 
+        self._monitors.add(stop)
         return stop
 
     async def save_setting(self, name: str, value: object) -> None:
@@ -238,7 +240,9 @@ class Module:
             self._absence.cancel()
             self._absence = None
         self.state.set("connected", True)
-        self._resume_timers()
+        for timer, offline in self._timers:
+            if not offline:
+                timer.resume()
         self._run_hook("connected")
 
     def went_offline(self, reason: str) -> None:

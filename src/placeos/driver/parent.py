@@ -98,7 +98,6 @@ class Parent:
             self._control.close()
             for pidfd in self._children:
                 os.close(pidfd)
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
             _set_name(request.title or os.path.basename(request.path))  # noqa: PTH119 - no import
             status = process.main(socket.socket(fileno=link), request.path)
         except SystemExit as error:
@@ -153,7 +152,8 @@ def _prctl(option: int, argument: object) -> None:
 def main() -> None:
     """Serve on the socket whose number is the first argument."""
     die_with_parent(os.getppid())
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGTERM):  # often sent to a whole group of processes:
+        signal.signal(number, signal.SIG_IGN)  # core, which also gets it, ends us in good order
     control = socket.socket(fileno=int(sys.argv[1]))
     gc.disable()
     gc.collect()

@@ -13,7 +13,6 @@ from placeos.driver.schema import encode
 
 MAX_VALUE = 1024 * 1024  # bytes of JSON in one value
 MAX_KEY = 1024  # characters of a key
-_BATCH = 4 * 1024 * 1024  # bytes of JSON in one STATE frame
 
 NULL = b"null"
 Changes = list[tuple[str, bytes]]
@@ -68,16 +67,7 @@ class State:
     def flush(self) -> None:
         """Publish what changed now, for instance before the answer to a call leaves."""
         before, self._before = self._before, {}
-        batch: Changes = []
-        size = 0
-        for key, old in before.items():
-            text = self._texts.get(key, NULL)
-            if text == old:
-                continue
-            if size + len(text) > _BATCH:
-                self._publish(batch)
-                batch, size = [], 0
-            batch.append((key, text))
-            size += len(text)
-        if batch:
-            self._publish(batch)
+        now = ((key, self._texts.get(key, NULL), old) for key, old in before.items())
+        changes = [(key, text) for key, text, old in now if text != old]
+        if changes:
+            self._publish(changes)

@@ -257,28 +257,28 @@ async def drive(
     if not device.port:  # else the test has decided already
         await device.listen()
     try:
-        async with ForkParent() as parent:
-            core = PlayedCore(SYSTEM_ID, system or {})
-            pid = await parent.fork(str(file), core)
-            try:
-                start = ModuleStart(
-                    id=MODULE_ID,
-                    name="",
-                    role=0,
-                    ip="127.0.0.1",
-                    port=port or device.port,
-                    settings=_raw(settings or {}),
-                    state=_raw(state or {}),
-                    system=SystemRecord(id=SYSTEM_ID, name="Tested"),
-                )
-                module = await _start(core, device, start)
-                if connected:
-                    await module.status("connected", True)
-                yield module
-                core.terminate()
-                await parent.exited(pid)
-            finally:
-                await core.close()
+        parent = ForkParent.shared()
+        core = PlayedCore(SYSTEM_ID, system or {})
+        pid = await parent.fork(str(file), core)
+        try:
+            start = ModuleStart(
+                id=MODULE_ID,
+                name="",
+                role=0,
+                ip="127.0.0.1",
+                port=port or device.port,
+                settings=_raw(settings or {}),
+                state=_raw(state or {}),
+                system=SystemRecord(id=SYSTEM_ID, name="Tested"),
+            )
+            module = await _start(core, device, start)
+            if connected:
+                await module.status("connected", True)
+            yield module
+            core.terminate()
+            await parent.exited(pid)
+        finally:
+            await core.close()
     finally:
         await device.unplug()
 

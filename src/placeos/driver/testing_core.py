@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import inspect
 import socket
 import subprocess
@@ -36,6 +37,8 @@ from placeos.wire.messages import (
 
 START_TIMEOUT = 10.0  # seconds for a process to come up
 
+_shared: dict[asyncio.AbstractEventLoop, ForkParent] = {}
+
 
 class ForkParent:
     """A fork parent process and its control socket."""
@@ -48,21 +51,39 @@ class ForkParent:
         self._count = 0
 
     async def __aenter__(self) -> ForkParent:
+        return self.start()
+
+    async def __aexit__(self, *_: object) -> None:
+        asyncio.get_running_loop().remove_reader(self._control)
+        await asyncio.to_thread(self.stop)
+
+    def start(self) -> ForkParent:
+        """Start the process; it serves the running loop."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             command = [sys.executable, "-m", "placeos.driver.parent", str(theirs.fileno())]
-            self._process = await asyncio.create_subprocess_exec(
-                *command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL
+            self._process = subprocess.Popen(
+                command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL
             )
         ours.setblocking(False)
         self._control = ours
         asyncio.get_running_loop().add_reader(ours, self._read)
         return self
 
-    async def __aexit__(self, *_: object) -> None:
-        asyncio.get_running_loop().remove_reader(self._control)
+    def stop(self) -> None:
+        """End it, and with it every process it forked."""
         self._control.close()
-        await asyncio.wait_for(self._process.wait(), START_TIMEOUT)
+        self._process.wait(START_TIMEOUT)
+
+    @classmethod
+    def shared(cls) -> ForkParent:
+        """One that serves all tests on the running loop, and ends with the interpreter."""
+        loop = asyncio.get_running_loop()
+        parent = _shared.get(loop)
+        if parent is None or parent._process.poll() is not None:
+            parent = _shared[loop] = cls().start()
+            atexit.register(parent.stop)
+        return parent
 
     @property
     def pid(self) -> int:

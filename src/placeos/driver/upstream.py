@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 import msgspec
 from msgspec import Raw
 
 from placeos.driver.calls import present
-from placeos.driver.errors import RemoteError
+from placeos.driver.errors import Busy, RemoteError
 from placeos.driver.state import Changes
 from placeos.wire.errors import CallError
 from placeos.wire.frame import Clearance, Command, Header
-from placeos.wire.link import Link
+from placeos.wire.link import HIGH_WATER, Link
 from placeos.wire.messages import (
     Bind,
     Fault,
@@ -29,26 +30,38 @@ from placeos.wire.messages import (
 
 _encode = msgspec.json.encode
 _SETTING_TIMEOUT = 10.0  # seconds
+_BATCH = 4 * 1024 * 1024  # bytes of JSON in one STATE frame
 
 OnValue = Callable[[bytes], None]
 OnText = Callable[[str], None]
 
 
 class Upstream:
-    """The process's side of the link, for all its modules."""
+    """The process's side of the link, for all its modules.
+
+    Bounded while core reads slowly: of state the newest value of each key waits, lines of a
+    debug log are dropped and counted, texts for channels are refused.
+    """
 
     def __init__(self, link: Link) -> None:
         self._link = link
         self._bindings: dict[int, OnValue] = {}
         self._monitors: dict[int, OnText] = {}
         self._number = 0
+        self._held: dict[str, dict[str, bytes]] = {}  # module → key → newest value
+        self._release: asyncio.Task[None] | None = None
+        self._dropped = 0
 
     # -- telling --------------------------------------------------------------------------
 
     def state(self, module: str, changes: Changes) -> None:
         """Publish changed state values."""
-        payload = _encode([(key, Raw(text)) for key, text in changes])
-        self._link.send(Header(Command.STATE, module=module), payload)
+        if not self._held and not self._congested():
+            self._send_state(module, changes)
+            return
+        self._held.setdefault(module, {}).update(changes)
+        if self._release is None:
+            self._release = asyncio.get_running_loop().create_task(self._release_held())
 
     def fault(self, module: str, message: str, backtrace: list[str] | None = None) -> None:
         """Show an administrator what is wrong with a module, or (module "") with the driver."""
@@ -57,11 +70,42 @@ class Upstream:
 
     def log(self, module: str, level: int, text: str) -> None:
         """One line for those who debug the module."""
+        if self._congested():
+            self._dropped += 1
+            return
+        if self._dropped:
+            text = f"({self._dropped} lines were dropped)\n{text}"
+            self._dropped = 0
         self._link.send(Header(Command.LOG, module=module), _encode(LogLine(level, text)))
 
     def publish(self, module: str, channel: str, text: str) -> None:
-        """Send text on a channel."""
+        """Send text on a channel. Raises Busy."""
+        if self._congested():
+            raise Busy("core does not keep up with what is published")
         self._link.send(Header(Command.PUBLISH, module=module), _encode(Publish(channel, text)))
+
+    def _congested(self) -> bool:
+        return self._link.buffered() > HIGH_WATER
+
+    def _send_state(self, module: str, changes: Changes) -> None:
+        """As many frames as their size asks for."""
+        batch: list[tuple[str, Raw]] = []
+        size = 0
+        for key, text in changes:
+            if batch and size + len(text) > _BATCH:
+                self._link.send(Header(Command.STATE, module=module), _encode(batch))
+                batch, size = [], 0
+            batch.append((key, Raw(text)))
+            size += len(text)
+        self._link.send(Header(Command.STATE, module=module), _encode(batch))
+
+    async def _release_held(self) -> None:
+        while self._held:
+            await self._link.drain()
+            module = next(iter(self._held))
+            self._send_state(module, list(self._held.pop(module).items()))
+            await asyncio.sleep(0)  # let it be written before the next is judged
+        self._release = None
 
     # -- following ------------------------------------------------------------------------
 

@@ -47,10 +47,22 @@ def front_door(wanted: int | None, default: int, *, public: bool) -> Iterator[in
                 return
     if wanted is None:
         raise PortTakenError(f"no free port from {default} on")
+    why = "is taken by another program" if _may_listen(wanted) else "is not for ordinary users"
     raise PortTakenError(
-        f"port {wanted} is taken by another program; choose another with --port, "
+        f"port {wanted} {why}; choose another with --port, "
         "or leave out --port to take one that is free"
     )
+
+
+def _may_listen(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except PermissionError:
+            return False
+        except OSError:
+            return True
+        return True
 
 
 def _door_free(port: int, public: bool) -> bool:

@@ -132,7 +132,7 @@ class Postgres:
     def _choose_user(self) -> RunAs | None:
         """The identity with the fewest rights that can reach programs, data and socket.
 
-        The folders of the way there are the caller's (a checkout below /root, say): where the
+        The folders of the way there are the caller's (root's home, say): where the
         other user may not pass, it gets the capability to read, then to override, permissions;
         where those cannot be given (a container without them), a user namespace in which we are
         called otherwise.

@@ -19,6 +19,8 @@ LAUNCHER = Path(__file__).with_name("launch.py")
 # Variables of our own and of the engines: what was meant for `placeos up`, or for another
 # installation, must not reach the programs we start (etcd takes every ETCD_* for a flag).
 _PRIVATE = ("PLACEOS_", "ETCD_", "PG", "REDIS", "CADDY", "NOTIFY_SOCKET", "LISTEN_")
+# Without byte code every service would compile thousands of modules at every start.
+_HARMFUL = ("PYTHONDONTWRITEBYTECODE", "PYTHONINSPECT", "PYTHONSTARTUP")
 
 
 class Kind(StrEnum):
@@ -62,7 +64,11 @@ class ProcessSpec(msgspec.Struct, kw_only=True, frozen=True):
 
 def base_environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     """The environment every process starts from: ours without what is private to somebody."""
-    return {name: value for name, value in environ.items() if not name.startswith(_PRIVATE)}
+    return {
+        name: value
+        for name, value in environ.items()
+        if not name.startswith(_PRIVATE) and name not in _HARMFUL
+    }
 
 
 def launcher(*, run_as: RunAs | None = None, death_signal: int = signal.SIGKILL) -> tuple[str, ...]:

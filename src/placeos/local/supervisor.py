@@ -27,9 +27,9 @@ SILENCE = 30.0
 _REPLACED = (Kind.SERVICE, Kind.INGRESS)
 HEALTHY_AFTER = 60.0
 """A process that ran this long starts with a clean record."""
-STOP_WITHIN = 4.5
+STOP_WITHIN = 4.0
 """Seconds for stopping everything."""
-_SHARE = {Kind.INGRESS: 0.5, Kind.SERVICE: 2.0, Kind.DEVICE: 0.5, Kind.ENGINE: 1.5}
+_SHARE = {Kind.INGRESS: 0.3, Kind.SERVICE: 1.7, Kind.DEVICE: 0.8, Kind.ENGINE: 1.2}
 _FIRST_TRIES = 3
 
 
@@ -179,6 +179,8 @@ class Supervisor:
             item.signal(item.spec.stop_signal)
         _, late = await asyncio.wait(tasks, timeout=max(seconds, 0.05))
         if late:
+            names = ", ".join(item.name for item in items if item.pid is not None)
+            self._on_event(f"{names}: did not stop in time and is killed")
             for item in items:
                 item.signal(signal.SIGKILL, whole_group=True)
             await asyncio.wait(late, timeout=2)

@@ -72,7 +72,7 @@ async def run(options: Options, view: View) -> None:
             view.event(f"Port {DEFAULT_PORT} is taken: using {port}.")
         lock.say(address(port))
         platform = _Platform(options, folder, sockets, port, view)
-        with _signals(platform.supervisor):
+        with _signals(platform.supervisor, view):
             try:
                 async with platform.supervisor:
                     await platform.start()
@@ -239,7 +239,7 @@ def address(port: int) -> str:
 
 
 @contextlib.contextmanager
-def _signals(supervisor: Supervisor) -> Iterator[None]:
+def _signals(supervisor: Supervisor, view: View) -> Iterator[None]:
     """The first SIGINT, SIGTERM or SIGHUP cancels this task, a later one kills everything.
 
     One Ctrl-C may arrive twice (from the terminal and from `make`): that counts as one.
@@ -253,6 +253,7 @@ def _signals(supervisor: Supervisor) -> Iterator[None]:
         nonlocal first
         if first is None:
             first = loop.time()
+            view.event("Stopping …")
             task.cancel()
         elif loop.time() - first > _ONE_KEYSTROKE:
             supervisor.kill()

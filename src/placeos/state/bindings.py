@@ -10,7 +10,7 @@ from typing import Final
 from redis.asyncio import Redis
 
 from placeos.state import keys
-from placeos.state.client import UNAVAILABLE, StateUnavailable
+from placeos.state.client import UNAVAILABLE, StateUnavailable, checkpoint
 from placeos.state.lookups import Lookups
 from placeos.state.subscriber import Subscriber
 
@@ -239,6 +239,7 @@ class Bindings:
 
     async def _look_again(self) -> None:
         while True:
+            checkpoint()
             await self._work.wait()
             self._work.clear()
             try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Final
 
 import redis.asyncio
@@ -22,6 +23,18 @@ UNAVAILABLE: Final = (RedisError, OSError, TimeoutError)
 
 class StateUnavailable(Exception):
     """Redis is away and memory does not know the answer either."""
+
+
+def checkpoint() -> None:
+    """End the present task if it was cancelled; for loops that talk to Redis.
+
+    Until Python 3.12 `asyncio.wait_for`, which redis-py sends with, swallows a cancellation
+    that comes in the moment the write completes: a loop would go on for ever. Not to be
+    called inside of `asyncio.timeout`.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 def connect(redis_url: str) -> redis.asyncio.Redis:

@@ -12,7 +12,7 @@ from typing import Final, cast
 from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection
 
-from placeos.state.client import UNAVAILABLE
+from placeos.state.client import UNAVAILABLE, checkpoint
 
 log = logging.getLogger("placeos.state")
 
@@ -101,6 +101,7 @@ class Subscriber:
         self._connection = connection
         try:
             await connection.connect()  # type: ignore[no-untyped-call]
+            checkpoint()
             self.is_up = True
             for channel in [key for key, state in self._channels.items() if not state.wanted]:
                 del self._channels[channel]
@@ -120,6 +121,7 @@ class Subscriber:
 
     async def _write(self, connection: AbstractConnection) -> None:
         while True:
+            checkpoint()
             await self._wake.wait()
             self._wake.clear()
             changed, self._changed = self._changed, {}
@@ -145,6 +147,7 @@ class Subscriber:
     async def _read(self, connection: AbstractConnection) -> None:
         silent = 0
         while True:
+            checkpoint()
             answer = await connection.read_response(disable_decoding=True, timeout=PROBE)
             if answer is None:
                 silent += 1

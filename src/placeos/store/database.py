@@ -26,7 +26,7 @@ Record = asyncpg.Record
 Statement = ClauseElement | str
 
 ACQUIRE_TIMEOUT = 5.0  # seconds to wait for a connection of the pool
-COMMAND_TIMEOUT = 15.0  # seconds a statement may take
+COMMAND_TIMEOUT = 10.0  # seconds a statement may take
 
 _dialect = _dialect_class()  # type: ignore[no-untyped-call]
 _json_encode = msgspec.json.encode

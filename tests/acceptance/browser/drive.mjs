@@ -34,7 +34,11 @@ async function browserOptions() {
 
 const browser = await chromium.launch({ headless: true, ...(await browserOptions()) });
 try {
-    const page = await browser.newPage({ ignoreHTTPSErrors: true });
+    const context = await browser.newContext({ ignoreHTTPSErrors: true });
+    // The page does not come from the network, so Chromium would ask whether it may reach
+    // loopback. Older versions neither ask nor know the permission.
+    await context.grantPermissions(['local-network-access']).catch(() => undefined);
+    const page = await context.newPage();
     page.on('pageerror', (error) => say({ event: 'page error', error: String(error) }));
     page.on('requestfailed', (request) =>
         say({ event: 'request failed', url: request.url(), error: request.failure()?.errorText }),

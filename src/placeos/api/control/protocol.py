@@ -49,6 +49,10 @@ _ERROR_CODES: Final[dict[str, ErrorCode]] = {
     Failure.TIMED_OUT: ErrorCode.REQUEST_FAILED,
 }
 
+_ANSWERED: Final = frozenset(
+    (Failure.RAISED, Failure.BAD_ARGUMENTS, Failure.FUNCTION_NOT_FOUND, Failure.ACCESS_DENIED)
+)
+
 
 class Refusal(Exception):
     """A request that cannot be served; becomes an error message."""
@@ -194,13 +198,17 @@ def refused(refusal: Refusal, code: int = 500) -> bytes:
 
 
 def call_failed(id: int, error: CallError) -> bytes:
-    """The error message for a call that failed on its way or in the driver."""
+    """The error message for a call that failed on its way or in the driver.
+
+    `code` is what the driver answered; where none was asked or none answered it is 500.
+    """
     error_code = _ERROR_CODES.get(error.failure, ErrorCode.UNEXPECTED_FAILURE)
+    message = error.message
     if error.failure == Failure.RAISED:
         kind = f" ({error.kind})" if error.kind else ""
-        refusal = Refusal(error_code, f"module raised: {error.message}{kind}", id=id)
-        return refused(refusal, error.code)
-    return refused(Refusal(error_code, error.message, id=id))
+        message = f"module raised: {message}{kind}"
+    code = error.code if error.failure in _ANSWERED else 500
+    return refused(Refusal(error_code, message, id=id), code)
 
 
 def clean(value: bytes) -> bytes:

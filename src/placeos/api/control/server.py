@@ -30,6 +30,7 @@ from picows import (
 )
 
 from placeos.api.authentication import Unauthorised
+from placeos.api.control.frames import frames
 from placeos.api.control.handshake import Credentials, Rejection, judge
 from placeos.api.control.outbox import Outbox
 from placeos.api.control.session import Bindings, Lookups, Router, Services, Session
@@ -73,6 +74,8 @@ class _Peer(WSListener):
         self._server = server
         self._loop = asyncio.get_running_loop()
         self._transport: WSTransport | None = None
+        self._out: list[bytes] = []
+        self._out_size = 0
         self._fragments: list[bytes] = []
         self._fragments_size = 0
         self._fragmented = False
@@ -178,8 +181,25 @@ class _Peer(WSListener):
     # -- called by the session and the server -----------------------------------------------
 
     def _write(self, message: bytes) -> None:
-        if self._transport is not None:
-            self._transport.send(WSMsgType.TEXT, message)
+        """Send a text message in this turn of the loop, together with others of the turn."""
+        if not self._out:
+            self._server.has_output(self)
+        self._out.append(message)
+        self._out_size += len(message)
+        if self._out_size > HIGH_WATER:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what was gathered: a burst costs one system call instead of one per message."""
+        out, self._out = self._out, []
+        self._out_size = 0
+        transport = self._transport
+        if transport is None or transport.is_close_frame_sent:
+            return
+        if len(out) == 1:
+            transport.send(WSMsgType.TEXT, out[0])
+        elif out:
+            transport.underlying_transport.write(frames(out))
 
     def _overflow(self) -> None:
         self.close(WSCloseCode.TRY_AGAIN_LATER, "answers are not being read")
@@ -189,6 +209,7 @@ class _Peer(WSListener):
         transport = self._transport
         if transport is None or transport.is_close_frame_sent:
             return
+        self.flush()
         transport.send_close(code, reason[:120].encode()[:120].decode(errors="ignore"))
         self.session.close()
         self._later("close", CLOSE_GRACE, transport.underlying_transport.abort)
@@ -229,7 +250,9 @@ class Server:
 
     def __init__(self, services: Services, authenticator: Authenticator) -> None:
         self.services = services
+        self._loop = asyncio.get_running_loop()
         self._peers: set[_Peer] = set()
+        self._waiting: list[_Peer] = []
         self._empty = asyncio.Event()
         self._empty.set()
         self._authenticator = authenticator
@@ -269,6 +292,17 @@ class Server:
         body = msgspec.json.encode({"error": message})
         response = WSUpgradeResponse.create_error_response(status, body, extra)
         return WSUpgradeResponseWithListener(response, None)
+
+    def has_output(self, peer: _Peer) -> None:
+        """A peer has gathered output that waits for the end of this turn."""
+        if not self._waiting:
+            self._loop.call_soon(self._flush)
+        self._waiting.append(peer)
+
+    def _flush(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for peer in waiting:
+            peer.flush()
 
     def joined(self, peer: _Peer) -> None:
         """A socket is open."""

@@ -1,0 +1,102 @@
+"""Live state reaches Redis in batches, in order, and again after Redis lost it."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from msgspec import Raw
+
+from placeos.core.state_writer import COALESCE, StateWriter
+from placeos.state import keys
+
+
+@pytest.fixture
+async def writer(redis):
+    made = StateWriter(redis)
+    task = asyncio.create_task(made.run())
+    yield made
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+def change(writer: StateWriter, module: str, **values: bytes) -> None:
+    writer.change(module, [(key, Raw(value)) for key, value in values.items()])
+
+
+async def stored(redis, module: str) -> dict[bytes, bytes]:
+    return await redis.hgetall(keys.status(module))
+
+
+async def test_changes_are_written_and_published_in_order(writer, redis, until):
+    pubsub = redis.pubsub()
+    await pubsub.subscribe(keys.status_channel("mod-1", "n"))
+    await pubsub.get_message(timeout=1)
+    for number in (b"1", b"2", b"2", b"null"):
+        change(writer, "mod-1", n=number)
+    change(writer, "mod-1", other=b'"x"')
+    seen = []
+    while len(seen) < 4:
+        message = await pubsub.get_message(timeout=1)
+        assert message is not None
+        seen.append(message["data"])
+    assert seen == [b"1", b"2", b"2", b"null"]
+
+    async def written() -> bool:
+        return await stored(redis, "mod-1") == {b"other": b'"x"'}
+
+    await until(written)
+    await pubsub.aclose()
+
+
+async def test_a_module_inherits_what_redis_holds(writer, redis):
+    await redis.hset(keys.status("mod-1"), "power", "true")
+    assert await writer.inherit("mod-1") == {"power": b"true"}
+    change(writer, "mod-1", power=b"false")
+    assert await writer.inherit("mod-1") == {"power": b"false"}
+    assert writer.value("mod-1", "power") == b"false"
+
+
+async def test_what_redis_lost_is_written_again(writer, redis, until):
+    await writer.inherit("mod-1")
+    change(writer, "mod-1", a=b"1", b=b"2")
+    writer.interface("mod-1", b"{}")
+    await until(lambda: redis.exists(keys.interface("mod-1")))
+    await redis.flushdb()
+    await redis.hset(keys.status("mod-1"), "stale", "1")
+    writer.rewrite()
+
+    async def whole() -> bool:
+        return await stored(redis, "mod-1") == {b"a": b"1", b"b": b"2"}
+
+    await until(whole)
+    assert await redis.get(keys.interface("mod-1")) == b"{}"
+
+
+async def test_a_flood_keeps_the_newest_of_each_key(writer, redis, until):
+    for number in range(COALESCE * 5):
+        change(writer, "mod-1", **{f"k{number % 10}": str(number).encode()})
+    many = {f"k{number}": str(number).encode() for number in range(COALESCE * 2)}
+    change(writer, "mod-2", **many)
+
+    async def last() -> bool:
+        one = await stored(redis, "mod-1")
+        two = await stored(redis, "mod-2")
+        return one.get(b"k9") == str(COALESCE * 5 - 1).encode() and len(two) == len(many)
+
+    await until(last)
+
+
+async def test_removal_leaves_nothing_and_says_so(writer, redis, until):
+    await writer.inherit("mod-1")
+    change(writer, "mod-1", a=b"1")
+    writer.interface("mod-1", b"{}")
+    await until(lambda: redis.exists(keys.interface("mod-1")))
+    pubsub = redis.pubsub()
+    await pubsub.subscribe(keys.status_channel("mod-1", "a"))
+    await pubsub.get_message(timeout=1)
+    writer.remove("mod-1")
+    message = await pubsub.get_message(timeout=2)
+    assert message["data"] == b"null"
+    assert not await redis.exists(keys.status("mod-1"), keys.interface("mod-1"))
+    await pubsub.aclose()
