@@ -35,6 +35,18 @@ WIDEST_GAP = 0.25
 
 Answer = TypeVar("Answer")
 
+ORDER = ("test_tour.py", "test_client.py", "test_bad_input.py", "test_faults.py", "test_start.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """These come last, so that the platform does not run beside all other tests; faults last."""
+    here = Path(__file__).parent
+
+    def place(item: pytest.Item) -> int:
+        return ORDER.index(item.path.name) + 1 if item.path.parent == here else 0
+
+    items.sort(key=place)
+
 
 class Site:
     """A running platform with the demo building, and what a proof needs to see of it."""
@@ -81,7 +93,7 @@ class Site:
             await asyncio.to_thread(self.process.wait, STOP_LIMIT * 3)
         finally:
             took = time.monotonic() - began
-            left = [process for process in family if process.is_running()]
+            left = [process for process in family if _alive(process)]
             for process in left:
                 with suppress(psutil.NoSuchProcess):
                     process.kill()
@@ -286,6 +298,14 @@ class Site:
         finally:
             transport.disconnect()
             await transport.wait_disconnected()
+
+
+def _alive(process: psutil.Process) -> bool:
+    """Running, and not merely waiting for somebody to take note of its end."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 class Control(WSListener):

@@ -16,6 +16,7 @@ from placeos.local.demo.building import DISPLAY, ROOMS
 
 ROOM = "Room 1.01"
 MEGABYTE = 1024 * 1024
+RELOAD = 1.0  # seconds from an edit of a driver to its new code
 
 GOOD = '''\
 from placeos.driver import Logic
@@ -150,24 +151,32 @@ async def test_settings_that_are_no_mapping(site, text):
 # ---- drivers
 
 
-async def test_syntax_error(site, repository):
-    async with site.unbroken(), running(site, repository, "syntax.py", SYNTAX_ERROR) as odd:
-        system, module, driver = odd
-        await reported(site, module, "syntax.py", "line 8")
-        compiled = await site.client.get(f"/drivers/{driver}/compiled")
-        assert compiled.status_code == 503
-        assert "syntax.py" in compiled.json()["compilation_output"]
+@pytest.mark.parametrize(
+    ("file_name", "text", "reason"),
+    [
+        ("syntax.py", SYNTAX_ERROR, "syntax.py:7: SyntaxError"),
+        ("crash.py", CRASHES_ON_LOAD, "crash.py:11: ValueError: no luck today"),
+    ],
+)
+async def test_driver_that_cannot_be_loaded(site, repository, file_name, text, reason):
+    """Whoever asks is told file, line and error; the next good version runs without being asked."""
+    async with site.unbroken(), running(site, repository, file_name, text) as odd:
+        system, _, driver = odd
+
+        async def compiled():
+            answer = await site.client.get(f"/drivers/{driver}/compiled")
+            return answer.status_code == 503 and answer.json()["compilation_output"]
+
+        assert reason in await site.eventually(compiled, what="the output of the build")
         answer = await site.client.post(f"/systems/{system}/Odd_1/hello", json=[])
-        assert answer.status_code in (404, 500)
-        assert answer.json()["error"]
-        # and the next version of the file is taken without being asked
-        (repository[0] / "syntax.py").write_text(GOOD)
+        assert answer.status_code >= 400
+        assert reason in answer.json()["message"]
+        (repository[0] / file_name).write_text(GOOD)
+        await says_hello(site, system, within=RELOAD)
+        # a broken version is reported, while the one that works goes on
+        (repository[0] / file_name).write_text(text)
+        assert reason in await site.eventually(compiled, what="the output of the build")
         await says_hello(site, system)
-
-
-async def test_crash_on_load(site, repository):
-    async with site.unbroken(), running(site, repository, "crash.py", CRASHES_ON_LOAD) as odd:
-        await reported(site, odd[1], "crash.py", "no luck today")
 
 
 async def test_blocked_loop(site, repository):
@@ -194,12 +203,12 @@ async def test_driver_process_that_ends(site, repository):
         await says_hello(site, system)
 
 
-async def says_hello(site, system):
+async def says_hello(site, system, within=20):
     async def question():
         answer = await site.client.post(f"/systems/{system}/Odd_1/hello", json=[])
         return answer.status_code == 200 and answer.json() == "hello"
 
-    await site.eventually(question, what="the module to say hello")
+    await site.eventually(question, within=within, what="the module to say hello")
 
 
 # ---- devices

@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import time
+from contextlib import suppress
 
 import psutil
 import pytest
@@ -25,8 +26,9 @@ async def test_again_after_everything_was_killed(new_site):
         await new_site.all_connected()
         systems = (await new_site.client.get("/systems")).json()
         children = psutil.Process(new_site.process.pid).children(recursive=True)
-        for process in [psutil.Process(new_site.process.pid), *children]:
-            process.kill()
+        for process in [*reversed(children), psutil.Process(new_site.process.pid)]:
+            with suppress(psutil.NoSuchProcess):  # children end with their parents
+                process.kill()
         new_site.process.wait()
         psutil.wait_procs(children, timeout=5)
         new_site.ready_file.unlink()

@@ -14,6 +14,7 @@ import pytest
 from placeos.api import app
 from placeos.api.authentication import Authenticator
 from placeos.api.call import Services
+from placeos.api.reading import StateReader
 from placeos.cluster.view import NodeInfo
 from placeos.local.engines import Engines
 from placeos.model.tokens import Claims, UserClaims, Verifier, sign
@@ -134,13 +135,15 @@ async def platform(
         database=database,
         authenticator=authenticator,
         redis=redis,
+        state=StateReader(redis),
         lookups=lookups,
         router=cores,  # type: ignore[arg-type]
         server_secret=b"server secret",
     )
     feed = ChangeFeed(database_url, authenticator.changed, authenticator.resync)
     tasks = [
-        asyncio.create_task(work) for work in (feed.run(), authenticator.run(), bindings.run())
+        asyncio.create_task(work)
+        for work in (feed.run(), authenticator.run(), bindings.run(), services.state.run())
     ]
     async with asyncio.timeout(10):
         await authenticator.loaded.wait()

@@ -197,6 +197,27 @@ async def test_modules_follow_driver_and_system(admin: Admin) -> None:
     assert (await admin.get(f"/modules/{room['id']}")).status_code == 404
 
 
+async def test_connected_is_live(admin: Admin, platform: Any) -> None:
+    device = await make_device(admin, await make_driver(admin))
+    redis, path = platform.services.redis, f"/modules/{device['id']}"
+
+    async def connected() -> bool:
+        listed = (await admin.get("/modules")).json()[0]["connected"]
+        shown: bool = (await admin.get(path)).json()["connected"]
+        assert shown == listed
+        return shown
+
+    await redis.hset(f"status/{device['id']}", "connected", "false")
+    assert await connected()  # it does not run
+    await admin.post(f"{path}/start")
+    assert not await connected()
+    assert (await admin.get(f"{path}/state")).json() == {"connected": "false"}
+    assert (await admin.get(f"{path}/state/connected")).json() == "false"
+    assert (await admin.get(f"{path}/state/nope")).status_code == 404
+    await redis.hset(f"status/{device['id']}", "connected", "true")
+    assert await connected()
+
+
 async def test_a_module_without_its_driver(admin: Admin) -> None:
     answer = await admin.post("/modules", json={"driver_id": "driver-x", "ip": "a", "port": 1})
     assert answer.status_code == 422

@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
+
 from placeos.local.engines import running_engines
 from placeos.store import Database, migrate
 from placeos.store.seed import ensure_first_user, new_api_key

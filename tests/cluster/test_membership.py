@@ -142,3 +142,14 @@ async def test_the_registry_keeps_what_it_knew_while_etcd_is_away(tmp_path, unti
         await until(lambda: len(registry.nodes("core")) == 2, 15)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_lost_view_is_written_again_by_who_remembers_it(etcd, core, until):
+    one = await core("core-1")
+    await until(lambda: one.registry.view)
+    before = await view_of(etcd)
+    await etcd.delete(VIEW_KEY)
+    async with asyncio.timeout(5):
+        while await view_of(etcd) is None:
+            await asyncio.sleep(0.02)
+    assert await view_of(etcd) == before

@@ -13,6 +13,7 @@ from redis.asyncio import Redis
 from placeos.api import errors
 from placeos.api.authentication import Authenticator
 from placeos.api.http import SLASH, read_body
+from placeos.api.reading import StateReader
 from placeos.cluster.routing import Router
 from placeos.model.tokens import Claims, UserClaims
 from placeos.state.lookups import Lookups
@@ -32,6 +33,7 @@ class Services:
     database: Database
     authenticator: Authenticator
     redis: Redis
+    state: StateReader
     lookups: Lookups
     router: Router
     server_secret: bytes

@@ -184,7 +184,7 @@ async def state_key(call: Call) -> Response[bytes]:
     """A JSON string that holds the JSON text of one value."""
     module = await resource.load(call)
     key = call.path("key")
-    value = await values.read(call.services.redis, module.id, key)
+    value = await call.services.state.read(module.id, key)
     if value is None:
         raise errors.not_found(f"module {module.id!r} has no value {key!r}")
     return reply(value.decode("utf-8", "replace"))

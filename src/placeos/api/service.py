@@ -16,6 +16,7 @@ from placeos.api import app
 from placeos.api.authentication import Authenticator
 from placeos.api.call import Services
 from placeos.api.control.server import serving as control
+from placeos.api.reading import StateReader
 from placeos.cluster.etcd import Etcd
 from placeos.cluster.membership import Membership, new_incarnation
 from placeos.cluster.registry import Registration
@@ -40,6 +41,7 @@ async def main(config: Config) -> None:
         group.create_task(feed.run(), name="feed")
         group.create_task(authenticator.run(), name="authenticator")
         group.create_task(bindings.run(), name="bindings")
+        group.create_task(services.state.run(), name="state reader")
         group.create_task(services.router.run(), name="router")
         await authenticator.loaded.wait()
         group.create_task(_register(config), name="membership")
@@ -63,6 +65,7 @@ async def _services(config: Config) -> AsyncIterator[tuple[Services, Bindings]]:
         database=database,
         authenticator=Authenticator(database, Verifier(config.secret("jwt.pem"))),
         redis=redis,
+        state=StateReader(redis),
         lookups=lookups,
         router=Router(
             config.etcd_endpoints,

@@ -211,7 +211,7 @@ async def state_key(call: Call) -> Response[bytes]:
     module_id = await _module_for_reading(call)
     if module_id is None:
         return raw(b"null")
-    value = await values.read(call.services.redis, module_id, call.path("key"))
+    value = await call.services.state.read(module_id, call.path("key"))
     return raw(b"null" if value is None else value)
 
 

@@ -171,4 +171,4 @@ def explain(answer: httpx.Response) -> CliError:
         f"{failure.get('field', '')} {failure.get('reason', '')}" for failure in refusal.failures
     )
     text = f"{words}: {details}" if details else words
-    return CliError(text or f"the platform answered {status} {answer.reason_phrase}")
+    return CliError(text or f"the platform answered {status} {answer.reason_phrase}", status=status)

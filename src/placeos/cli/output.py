@@ -14,10 +14,16 @@ ASKED_WRONGLY = 2
 
 
 class CliError(Exception):
-    """Something a person should read. `exit_code` 1: it failed, 2: it was asked wrongly."""
+    """Something a person should read. `exit_code` 1: it failed, 2: it was asked wrongly.
 
-    def __init__(self, message: str, *, hint: str = "", exit_code: int = FAILED) -> None:
+    `status` is that of the HTTP answer that led to it, or 0.
+    """
+
+    def __init__(
+        self, message: str, *, hint: str = "", exit_code: int = FAILED, status: int = 0
+    ) -> None:
         super().__init__(message)
+        self.status = status
         self.hint = hint
         self.exit_code = exit_code
 

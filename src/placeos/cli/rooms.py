@@ -78,7 +78,12 @@ def execute(
     with connect(url, api_key) as client:
         system = find_system(client, room)
         path = f"/systems/{segment(system.id)}/{segment(slug(module))}/{segment(function)}"
-        answer = client.post(path, [parse_argument(word) for word in arguments or ()])
+        try:
+            answer = client.post(path, [parse_argument(word) for word in arguments or ()])
+        except CliError as error:
+            if error.status == 404:
+                raise _no_such_module(client, system, slug(module)) from error
+            raise
     value = msgspec.json.decode(answer) if answer else None
     if as_json:
         print_json(value)
@@ -166,6 +171,15 @@ def _listing(title: str, systems: list[System]) -> str:
     lines = [f"  {system.id}  {system.name}" for system in systems[:_SHOWN]]
     more = [f"  … and {len(systems) - _SHOWN} more"] if len(systems) > _SHOWN else []
     return "\n".join([title, *lines, *more])
+
+
+def _no_such_module(client: Client, system: System, module: str) -> CliError:
+    counts = client.get(f"/systems/{segment(system.id)}/types", dict[str, int])
+    known = [f"{name}_{index}" for name, count in counts.items() for index in range(1, count + 1)]
+    if module in known:
+        return CliError(f"{module} of {system.name} is not running")
+    hint = f"It has: {', '.join(known)}" if known else "It has no modules yet."
+    return CliError(f"{system.name} has no {module}", hint=hint, exit_code=ASKED_WRONGLY)
 
 
 def _known_modules(watcher: object) -> str:

@@ -55,8 +55,7 @@ class Call:
             self.done = True
             self.origin.open.pop(self.sequence, None)
             answer.sequence = self.sequence
-            if self.sequence:
-                self.origin.link.send(answer, body)
+            self.origin.link.answer(answer, body)
 
     def fail(self, error: CallError) -> None:
         """Answer with an error."""

@@ -95,4 +95,4 @@ class LookupWriter:
                 pipe.hset(keys.system(system), mapping=table)  # type: ignore[arg-type]
             pipe.publish(keys.LOOKUP_CHANGE, system)
             await pipe.execute()
-        log.info("lookup written", extra={"system": system, "places": len(table)})
+        log.debug("lookup written", extra={"system": system, "places": len(table)})

@@ -139,23 +139,35 @@ class Module:
     # -- calls ----------------------------------------------------------------------------
 
     def call(
-        self, function: Function, args: list[object], named: dict[str, object], call: Call
+        self,
+        function: Function,
+        args: list[object],
+        named: dict[str, object],
+        call: Call,
+        on_result: Callable[[object], None],
     ) -> asyncio.Task[object]:
-        """Enter a function. The task ends with its result."""
+        """Enter a function. Its result goes to `on_result`; the task ends as the function does."""
         token = present.set(call)
         try:
-            return self.spawn(self._call(function, args, named), function.name)
+            return self.spawn(self._call(function, args, named, on_result), function.name)
         finally:
             present.reset(token)
 
     async def _call(
-        self, function: Function, args: list[object], named: dict[str, object]
-    ) -> object:
+        self,
+        function: Function,
+        args: list[object],
+        named: dict[str, object],
+        on_result: Callable[[object], None],
+    ) -> None:
         try:
             result = getattr(self.driver, function.method)(*args, **named)
-            return await result if isinstance(result, Awaitable) else result
+            if isinstance(result, Awaitable):
+                result = await result
         except SystemExit as error:
             raise DriverError("the driver tried to exit the process") from error
+        # Not by a done callback: that would cost each call one more turn of the loop.
+        on_result(result)
 
     def spawn(self, job: Awaitable[object], name: str) -> asyncio.Task[object]:
         """Start a task that ends with the module; its failure is logged by `name`."""

@@ -49,16 +49,18 @@ class DriverProcess:
         self._blueprint: Blueprint
         self._upstream: Upstream
         self._link: Link
+        self._loop: asyncio.AbstractEventLoop
 
     async def run(self, sock: socket.socket) -> int:
         """Load the driver, serve until the end. Returns the exit status."""
+        self._loop = asyncio.get_running_loop()
         link = self._link = Link(
             self._on_frame,
             hello=Hello(service="driver"),
             on_closed=lambda _link, _reason: self._ended.set(),
             on_cancel=self._on_cancel,
         )
-        await asyncio.get_running_loop().create_connection(lambda: link, sock=sock)
+        await self._loop.create_connection(lambda: link, sock=sock)
         await link.ready
         self._upstream = Upstream(link)
         try:
@@ -175,7 +177,7 @@ class DriverProcess:
             await asyncio.wait(self._turns.values(), timeout=STOP_ALL)
 
     def _spawn(self, job: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(job)
+        task = self._loop.create_task(job)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
@@ -197,7 +199,7 @@ class DriverProcess:
             args, named = function.arguments(payload)
         except BadArguments as error:
             raise CallError(Failure.BAD_ARGUMENTS, str(error)) from error
-        Execution(self._link, header.sequence, module, self._calls).enter(
+        Execution(self._loop, self._link, header.sequence, module, self._calls).enter(
             function, args, named, _time_for(header, function), header.user
         )
 
@@ -210,11 +212,17 @@ class DriverProcess:
 class Execution:
     """One call of a function, answered exactly once."""
 
-    __slots__ = ("_answered", "_calls", "_link", "_module", "_sequence", "_timer")
+    __slots__ = ("_answered", "_calls", "_link", "_loop", "_module", "_sequence", "_timer")
 
     def __init__(
-        self, link: Link, sequence: int, module: Module, calls: dict[int, asyncio.Task[object]]
+        self,
+        loop: asyncio.AbstractEventLoop,
+        link: Link,
+        sequence: int,
+        module: Module,
+        calls: dict[int, asyncio.Task[object]],
     ) -> None:
+        self._loop = loop
         self._link = link
         self._sequence = sequence
         self._module = module
@@ -231,9 +239,9 @@ class Execution:
         user: str,
     ) -> None:
         """Start the function; after `seconds` (0: never) it is cancelled."""
-        loop = asyncio.get_running_loop()
+        loop = self._loop
         call = Call(user, loop.time() + seconds if seconds else 0.0)
-        task = self._module.call(function, args, named, call)
+        task = self._module.call(function, args, named, call, self._returned)
         if seconds:
             self._timer = loop.call_later(seconds, self._expire, task, function.name, seconds)
         if self._sequence:
@@ -250,16 +258,18 @@ class Execution:
             self._timer.cancel()
         if self._answered:
             return
-        self._module.state.flush()  # whoever sees the answer sees the state that led to it
-        if task.cancelled():
-            self._fail(CallError(Failure.MAY_HAVE_RUN, "it was stopped while it ran"))
-        elif (error := task.exception()) is not None:
+        self._module.state.flush()
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
             self._fail(_raised(error))
         else:
-            self._succeed(task.result())
+            self._fail(CallError(Failure.MAY_HAVE_RUN, "it was stopped while it ran"))
 
-    def _succeed(self, result: object) -> None:
+    def _returned(self, result: object) -> None:
+        if self._answered:
+            return
         self._answered = True
+        self._module.state.flush()  # whoever sees the answer sees the state that led to it
         try:
             text = encode(result)
         except DriverError as error:

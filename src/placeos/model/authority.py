@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -40,6 +41,7 @@ class Authority(Entity, kw_only=True):
             yield Failure("domain", "is invalid")
 
 
+@lru_cache(maxsize=1024)
 def host_of(address: str) -> str:
     """The lower-case host of a URL, of `host:port` or of a bare host name."""
     text = address.strip().lower()

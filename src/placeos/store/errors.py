@@ -28,6 +28,7 @@ _LOST = (
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
     asyncpg.TooManyConnectionsError,
+    asyncpg.QueryCanceledError,
     asyncpg.ReadOnlySQLTransactionError,
     asyncpg.InterfaceError,
     OSError,
@@ -49,9 +50,11 @@ def translated() -> Iterator[None]:
         else:
             reason = "does not exist"
         raise Refused(_field(error.constraint_name), reason) from error
-    except asyncpg.SerializationError as error:
+    except (asyncpg.TransactionRollbackError, asyncpg.LockNotAvailableError) as error:
         raise Unavailable("another change was made at the same time, try again") from error
     except _LOST as error:
+        if isinstance(error, ValueError):  # asyncpg's word for a parameter of a wrong type
+            raise
         raise Unavailable(f"the database is not available: {_why(error)}") from error
 
 

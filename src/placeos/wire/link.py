@@ -28,6 +28,10 @@ HARD_LIMIT: Final = 64 * 1024 * 1024  # bytes waiting before requests fail as bu
 MAX_PENDING: Final = 65_536  # requests open in one direction
 HANDSHAKE_TIMEOUT: Final = 5.0  # seconds
 
+_turn: list[Link] | None = None
+"""Links written to while the data one link received is handled; they are flushed at its end.
+A flush by `call_soon` would cost every hop of a call one more turn of the loop."""
+
 log = logging.getLogger("placeos.wire")
 
 OnReply = Callable[[Header, bytes], None]
@@ -80,6 +84,7 @@ class Link(asyncio.Protocol):
         self._out: list[bytes] = []
         self._pending: dict[int, OnReply] = {}
         self._sequence = 0
+        self._unanswered = 0  # requests of the other side that still wait for our answer
         self._writable = asyncio.Event()
         self._writable.set()
         self._reason: Exception | None = None
@@ -104,6 +109,8 @@ class Link(asyncio.Protocol):
         self._sequence = sequence = self._sequence + 1
         header.sequence = sequence
         self.send(header, payload)
+        if _turn is None and not self._pending:
+            self._flush()  # nothing else is under way, so nothing is worth waiting for
         self._pending[sequence] = on_reply
         return sequence
 
@@ -143,23 +150,32 @@ class Link(asyncio.Protocol):
     # -- answering and sending ------------------------------------------------------------
 
     def send(self, header: Header, payload: bytes = b"") -> None:
-        """Queue one frame; frames of one loop iteration leave in one write."""
+        """Queue one frame; frames of one turn of the loop leave in one write."""
         if self._transport is None or self.closed.done():
             return
         if not self._out:
-            self._loop.call_soon(self._flush)
+            if _turn is None:
+                self._loop.call_soon(self._flush)
+            else:
+                _turn.append(self)
         self._out.append(encode(header, payload))
 
     def reply(self, sequence: int, payload: bytes = b"null", code: int = 200) -> None:
         """Answer a request. Sequence 0 wanted no answer and gets none."""
-        if sequence:
-            self.send(Header(Command.REPLY, sequence, code=code), payload)
+        self.answer(Header(Command.REPLY, sequence, code=code), payload)
 
     def fail(self, sequence: int, error: CallError) -> None:
         """Answer a request with an error."""
-        if sequence:
-            header = Header(Command.ERROR, sequence, code=error.code, error=error.failure)
-            self.send(header, error.detail())
+        header = Header(Command.ERROR, sequence, code=error.code, error=error.failure)
+        self.answer(header, error.detail())
+
+    def answer(self, header: Header, payload: bytes) -> None:
+        """Send a REPLY or ERROR frame, unless its request (sequence 0) wanted none."""
+        if header.sequence:
+            self._unanswered = max(0, self._unanswered - 1)
+            self.send(header, payload)
+            if _turn is None and not self._unanswered:
+                self._flush()  # the other side waits for this one alone
 
     async def drain(self) -> None:
         """Wait until the other side takes bytes again."""
@@ -201,6 +217,17 @@ class Link(asyncio.Protocol):
         self._timer = self._loop.call_later(HANDSHAKE_TIMEOUT, self._handshake_late)
 
     def data_received(self, data: bytes) -> None:
+        global _turn
+        turn: list[Link] = []
+        _turn = turn
+        try:
+            self._handle(data)
+        finally:
+            _turn = None
+            for link in turn:
+                link._flush()
+
+    def _handle(self, data: bytes) -> None:
         try:
             frames = self._reader.feed(data)
             for header, payload in frames:
@@ -244,12 +271,16 @@ class Link(asyncio.Protocol):
         elif not self.ready.done():
             self._handshake(header, payload)
         elif command == Command.CANCEL:
+            self._unanswered = max(0, self._unanswered - 1)
             if self.on_cancel is not None:
                 self.on_cancel(header.sequence)
-        elif command == Command.PING:
-            self.reply(header.sequence, payload)
         else:
-            self.on_request(self, header, payload)
+            if header.sequence:
+                self._unanswered += 1
+            if command == Command.PING:
+                self.reply(header.sequence, payload)
+            else:
+                self.on_request(self, header, payload)
 
     def _handshake(self, header: Header, payload: bytes) -> None:
         if header.command == Command.HELLO and not self.peer.nonce:
