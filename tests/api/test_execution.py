@@ -181,3 +181,18 @@ async def test_the_cluster(platform: Any, admin: Admin) -> None:
     [driver] = (await admin.get("/cluster/core-1?include_status=true")).json()
     assert driver["driver"] == "d.py"
     assert driver["local"]["status"]["launch_count"] == 1
+
+
+async def test_errors_of_a_module(platform: Any, admin: Admin) -> None:
+    repository = {"name": "R", "folder_name": "r", "uri": "file:///srv/drivers"}
+    driver = {
+        "name": "D", "role": "device", "file_name": "d.py", "commit": "HEAD", "module_name": "D",
+        "repository_id": (await admin.post("/repositories", json=repository)).json()["id"],
+    }  # fmt: skip
+    driver_id = (await admin.post("/drivers", json=driver)).json()["id"]
+    made = await admin.post("/modules", json={"driver_id": driver_id, "ip": "a", "port": 1})
+    path = f"/modules/{made.json()['id']}/error"
+    assert (await admin.get(path)).status_code == 404
+    said = f'{{"errors":{{"{made.json()["id"]}":["d.py:3: boom"]}}}}'
+    platform.cores.stats = {"core-1": said.encode(), "core-2": b"{}"}
+    assert (await admin.get(path)).json() == ["d.py:3: boom"]

@@ -127,7 +127,7 @@ async def test_command_waits_for_the_connection_but_not_for_ever(write_driver, d
         with pytest.raises(CallError, match="not connected"):
             await lamp.exec("power", True)
         await device.listen()
-        await lamp.status("connected", True)
+        await lamp.status("connected", True, timeout=15)  # the back-off may be at its longest
         call = lamp.exec("power", False)
         await lamp.should_send(b"power False\n")
         await lamp.responds(b"ok\n")

@@ -189,3 +189,10 @@ def test_times_and_names_of_api_keys() -> None:
 def test_a_zone_is_not_its_own_parent() -> None:
     with pytest.raises(Invalid):
         check(draft(Zone, {"name": "z", "parent_id": "zone-1"}, Zone(id="zone-1", name="z")))
+
+
+def test_a_read_only_text_is_dropped_but_not_of_any_length() -> None:
+    assert draft(Module, {"driver_id": "driver-1", "name": "Mine"}).name == ""
+    with pytest.raises(Invalid) as caught:
+        draft(Module, {"driver_id": "driver-1", "name": "x" * 1_000_000})
+    assert [failure.field for failure in caught.value.failures] == ["name"]

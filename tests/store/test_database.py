@@ -13,7 +13,7 @@ from placeos.model.authority import Authority
 from placeos.model.rules import fields
 from placeos.model.system import System
 from placeos.store import ChangeFeed, Database, migrate
-from placeos.store.migrate import alembic_config
+from placeos.store.migrating import alembic_config
 from placeos.store.tables import TABLES, metadata, refresh_token
 
 

@@ -7,10 +7,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from litestar import Response
-
 from placeos.api import errors
-from placeos.api.call import Call, reply
+from placeos.api.call import Call, Reply, reply
 from placeos.api.resource import Change, Filter, Resource, Roles, View, view
 from placeos.api.routes import Role, Route
 from placeos.api.users import public_view
@@ -102,7 +100,7 @@ def routes() -> list[Route]:
     ]  # fmt: skip
 
 
-async def create(call: Call) -> Response[bytes]:
+async def create(call: Call) -> Reply:
     """Make a key and show it, once."""
     body = await call.object("ApiKey")
     secret = secrets.token_urlsafe(32)
@@ -119,6 +117,6 @@ async def create(call: Call) -> Response[bytes]:
     return reply(shown | {"x_api_key": f"{key.id}.{secret}"}, 201)
 
 
-async def inspect(call: Call) -> Response[bytes]:
+async def inspect(call: Call) -> Reply:
     """What the credential says."""
     return reply(call.claims)

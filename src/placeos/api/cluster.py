@@ -6,16 +6,18 @@ import asyncio
 from typing import Any
 
 import msgspec
-from litestar import Response
 
 from placeos.api import errors
-from placeos.api.call import Call, reply
+from placeos.api.call import Call, Reply, reply
 from placeos.api.routes import Parameter, Role, Route
+from placeos.cluster.view import NodeInfo
 from placeos.wire.errors import CallError
 from placeos.wire.frame import Command, Header
 
 ASK_TIMEOUT = 3.0  # seconds; a node that is slower is left out
 Stats = dict[str, Any]
+
+_NOT_LOAD = ("processes", "errors")
 
 
 def routes() -> list[Route]:
@@ -30,21 +32,18 @@ def routes() -> list[Route]:
     ]  # fmt: skip
 
 
-async def index(call: Call) -> Response[bytes]:
+async def index(call: Call) -> Reply:
     """Every node that answers."""
-    nodes = call.services.router.nodes()
-    answers = await asyncio.gather(*(_ask(call, node.identity) for node in nodes))
     with_status = call.flag("include_status")
     return reply(
         [
             _node(node.identity, node.address, stats, with_status=with_status)
-            for node, stats in zip(nodes, answers, strict=True)
-            if stats is not None
+            for node, stats in await stats_of_nodes(call)
         ]
     )
 
 
-async def show(call: Call) -> Response[bytes]:
+async def show(call: Call) -> Reply:
     """What runs on one node."""
     identity = call.path("id")
     known = {node.identity for node in call.services.router.nodes()}
@@ -53,6 +52,13 @@ async def show(call: Call) -> Response[bytes]:
         raise errors.not_found(f"core not registered: {identity}")
     with_status = call.flag("include_status")
     return reply([_driver(process, with_status) for process in stats.get("processes", [])])
+
+
+async def stats_of_nodes(call: Call) -> list[tuple[NodeInfo, Stats]]:
+    """Every node that answers, with what it says of itself."""
+    nodes = call.services.router.nodes()
+    answers = await asyncio.gather(*(_ask(call, node.identity) for node in nodes))
+    return [(node, stats) for node, stats in zip(nodes, answers, strict=True) if stats is not None]
 
 
 async def _ask(call: Call, identity: str) -> Stats | None:
@@ -66,7 +72,7 @@ async def _ask(call: Call, identity: str) -> Stats | None:
 
 def _node(identity: str, address: str, stats: Stats, *, with_status: bool) -> Stats:
     processes = stats.get("processes", [])
-    load = {name: value for name, value in stats.items() if name != "processes"}
+    load = {name: value for name, value in stats.items() if name not in _NOT_LOAD}
     node: Stats = {"id": identity, "uri": address, "load": {"local": load, "edge": {}}}
     if with_status:
         modules = sum(len(process.get("modules", [])) for process in processes)

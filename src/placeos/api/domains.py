@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from litestar import Response
-
 from placeos.api import errors
-from placeos.api.call import Call, reply
+from placeos.api.call import Call, Reply, reply
 from placeos.api.resource import Resource, Roles
 from placeos.api.routes import Role, Route
 from placeos.model.authority import Authority
@@ -42,7 +40,7 @@ def routes() -> list[Route]:
     ]  # fmt: skip
 
 
-async def lookup(call: Call) -> Response[bytes]:
+async def lookup(call: Call) -> Reply:
     """The domain whose users have e-mail addresses like this."""
     email_domain = call.path("email").rpartition("@")[2].strip().lower()
     found = await queries.listed(

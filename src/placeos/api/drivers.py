@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from litestar import Response
 from msgspec.structs import replace
 
 from placeos.api import errors
-from placeos.api.call import Call, nothing, reply
+from placeos.api.call import Call, Reply, nothing, reply
 from placeos.api.resource import Change, Filter, Resource, Roles, View, view
 from placeos.api.routes import Parameter, Role, Route
 from placeos.model.driver import RECOMPILE, Driver
@@ -96,7 +95,7 @@ def routes() -> list[Route]:
     ]  # fmt: skip
 
 
-async def compiled(call: Call) -> Response[bytes]:
+async def compiled(call: Call) -> Reply:
     """Empty when it is built; 404 while it is not; 503 with the output of a failed build."""
     one = await resource.load(call)
     if one.compilation_output is not None:
@@ -106,7 +105,7 @@ async def compiled(call: Call) -> Response[bytes]:
     return nothing()
 
 
-async def recompile(call: Call) -> Response[bytes]:
+async def recompile(call: Call) -> Reply:
     """Ask for a build by marking the commit; core builds, takes the mark away and loads."""
     one = await resource.load(call)
     async with call.database.transaction() as session:
@@ -122,7 +121,7 @@ async def recompile(call: Call) -> Response[bytes]:
     return reply("recompiled" if modules else "will be built when a module starts")
 
 
-async def reload(call: Call) -> Response[bytes]:
+async def reload(call: Call) -> Reply:
     """Ask the cores to load the modules of the driver again."""
     one = await resource.load(call)
     modules = await _running(call.database, one.id)

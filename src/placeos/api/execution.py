@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from typing import Final
 
 import msgspec
-from litestar import Response
 
 from placeos.api import errors
-from placeos.api.call import Call, decode_json, kind_of, raw
+from placeos.api.call import Call, Reply, decode_json, kind_of
 from placeos.api.errors import ApiError
 from placeos.api.http import read_body
 from placeos.model.system import split_slug
@@ -32,7 +31,7 @@ _BODILESS = (204, 205, 304)
 
 async def execute(
     call: Call, module_id: str | None, function: str, where: Mapping[str, object]
-) -> Response[bytes]:
+) -> Reply:
     """Call a function with the arguments in the body; answer what the driver answers.
 
     `where` names the module in an error: sys_id, module_name, index. Clearance is the token's.
@@ -53,7 +52,7 @@ async def execute(
     except CallError as error:
         raise failed(error, where) from error
     status = answer.code if 200 <= answer.code <= 599 else 200
-    return raw(b"" if status in _BODILESS else payload, status)
+    return Reply(b"" if status in _BODILESS else payload, status)
 
 
 async def resolve(call: Call, system_id: str, slug: str) -> str | None:

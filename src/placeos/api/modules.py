@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from litestar import Response
 from sqlalchemy import or_
 
 from placeos.api import collation, errors, execution, grants
-from placeos.api.call import Call, nothing, raw, reply
+from placeos.api.call import Call, Reply, nothing, reply
+from placeos.api.cluster import stats_of_nodes
 from placeos.api.grants import Verb
 from placeos.api.live import module_views
 from placeos.api.ping import ping as send_pings
@@ -133,6 +133,8 @@ def routes() -> list[Route]:
               returns=dict[str, str], summary="Live state as JSON texts", **common),
         Route(method="GET", path=f"{ONE}/state/{{key}}", handler=state_key, returns=str,
               summary="JSON text of one live value", **admin),
+        Route(method="GET", path=f"{ONE}/error", handler=error, returns=list[str],
+              summary="What went wrong with it lately", **admin),
         Route(method="POST", path=f"{ONE}/exec/{{method}}", handler=execute,
               body=list[object], returns=object, summary="Call a function", **admin),
         Route(method="POST", path=f"{ONE}/load", handler=load, returns=bool,
@@ -142,7 +144,7 @@ def routes() -> list[Route]:
     ]  # fmt: skip
 
 
-async def index(call: Call) -> Response[bytes]:
+async def index(call: Call) -> Reply:
     """A page of modules, or all of one system."""
     system_id = call.text("control_system_id")
     if system_id is None:
@@ -158,29 +160,29 @@ async def index(call: Call) -> Response[bytes]:
     return unpaged("mod", [view(module) for module in found])
 
 
-async def start(call: Call) -> Response[bytes]:
+async def start(call: Call) -> Reply:
     """Set it running; core does the rest."""
     return await _set_running(call, True)
 
 
-async def stop(call: Call) -> Response[bytes]:
+async def stop(call: Call) -> Reply:
     """Set it stopped; core does the rest."""
     return await _set_running(call, False)
 
 
-async def settings(call: Call) -> Response[bytes]:
+async def settings(call: Call) -> Reply:
     """Collated settings."""
     module = await resource.load(call)
     return reply([view(one) for one in await collation.of_module(call, module)])
 
 
-async def state(call: Call) -> Response[bytes]:
+async def state(call: Call) -> Reply:
     """All live values."""
     module = await resource.load(call)
     return reply(await values.read_all(call.services.redis, module.id))
 
 
-async def state_key(call: Call) -> Response[bytes]:
+async def state_key(call: Call) -> Reply:
     """A JSON string that holds the JSON text of one value."""
     module = await resource.load(call)
     key = call.path("key")
@@ -190,14 +192,27 @@ async def state_key(call: Call) -> Response[bytes]:
     return reply(value.decode("utf-8", "replace"))
 
 
-async def execute(call: Call) -> Response[bytes]:
+async def error(call: Call) -> Reply:
+    """What its core remembers of its errors; 404 when there are none."""
+    module = await resource.load(call)
+    found = [
+        text
+        for _, stats in await stats_of_nodes(call)
+        for text in stats.get("errors", {}).get(module.id, ())
+    ]
+    if not found and not module.has_runtime_error:
+        raise errors.not_found(f"module {module.id!r} has no errors")
+    return reply(found)
+
+
+async def execute(call: Call) -> Reply:
     """Call a function by module id. The id need not be looked up: its core knows it."""
     module_id = call.path("id")
     where = {"sys_id": None, "module_name": module_id, "index": 1}
     return await execution.execute(call, module_id, call.path("method"), where)
 
 
-async def load(call: Call) -> Response[bytes]:
+async def load(call: Call) -> Reply:
     """Ask the module's core to load its settings and driver again."""
     module = await resource.load(call)
     header = Header(Command.LOAD, module=module.id, user=call.claims.sub)
@@ -206,10 +221,10 @@ async def load(call: Call) -> Response[bytes]:
     except CallError as error:
         where = {"sys_id": module.control_system_id, "module_name": module.resolved_name}
         raise execution.failed(error, where) from error
-    return raw(payload or b"true")
+    return Reply(payload or b"true")
 
 
-async def ping(call: Call) -> Response[bytes]:
+async def ping(call: Call) -> Reply:
     """Three echo requests to the module's host."""
     module = await resource.load(call)
     if module.role == DriverRole.LOGIC:
@@ -221,7 +236,7 @@ async def ping(call: Call) -> Response[bytes]:
     return reply(await send_pings(host))
 
 
-async def _set_running(call: Call, running: bool) -> Response[bytes]:
+async def _set_running(call: Call, running: bool) -> Reply:
     module = await resource.load(call)
     if module.running != running:
         zones = () if call.claims.is_support else await zones_of(call, module)

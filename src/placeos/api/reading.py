@@ -12,7 +12,7 @@ from typing import Final
 from redis.asyncio import Redis
 
 from placeos.state import keys
-from placeos.state.client import UNAVAILABLE, StateUnavailable
+from placeos.state.client import UNAVAILABLE, StateUnavailable, checkpoint
 
 MAX_WAITING: Final = 10_000  # reads; more are refused
 MAX_BATCH: Final = 500  # reads of one round trip
@@ -42,6 +42,7 @@ class StateReader:
         batch: list[_Read] = []
         try:
             while True:
+                checkpoint()
                 await self._wake.wait()
                 batch, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
                 if not self._waiting:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from litestar import Response
-
 from placeos.api import errors
-from placeos.api.call import Call, reply
+from placeos.api.call import Call, Reply, reply
 from placeos.api.resource import Change, Resource, Roles
 from placeos.api.routes import Role, Route
 from placeos.model.ids import new_id
@@ -62,7 +60,7 @@ def routes() -> list[Route]:
     ]  # fmt: skip
 
 
-async def pull(call: Call) -> Response[bytes]:
+async def pull(call: Call) -> Reply:
     """Clear the deployed commit, which asks core to pull, and wait for the new one."""
     repository = await resource.load(call)
     await call.database.execute(

@@ -13,10 +13,8 @@ from functools import cache
 from typing import Any, Generic, TypeVar
 from urllib.parse import urlencode
 
-from litestar import Response
-
 from placeos.api import errors, grants
-from placeos.api.call import Call, nothing, parse_query, reply
+from placeos.api.call import Call, Reply, nothing, parse_query, reply
 from placeos.api.grants import Verb
 from placeos.api.routes import BASE, Parameter, Role, Route
 from placeos.model.rules import Entity, fields
@@ -165,12 +163,12 @@ class Resource(Generic[E]):
 
     # -- handlers -------------------------------------------------------------------------
 
-    async def index(self, call: Call) -> Response[bytes]:
+    async def index(self, call: Call) -> Reply:
         """A page of records."""
         conditions = [one for filter in self.filters if (one := filter.condition(call)) is not None]
         return await self.paged(call, conditions)
 
-    async def paged(self, call: Call, conditions: Sequence[Condition]) -> Response[bytes]:
+    async def paged(self, call: Call, conditions: Sequence[Condition]) -> Reply:
         """A page of the records that fulfil the conditions and `q`."""
         await self.permit(call, Verb.READ, self.roles.index)
         limit = call.number("limit", DEFAULT_LIMIT, highest=MAX_LIMIT)
@@ -184,13 +182,13 @@ class Resource(Generic[E]):
         headers = page_headers(call, TABLES[self.kind].name, offset, len(found), total, limit)
         return reply(await self.views(call, found), headers=headers)
 
-    async def show(self, call: Call) -> Response[bytes]:
+    async def show(self, call: Call) -> Reply:
         """One record."""
         entity = await self.load(call)
         await self.permit(call, Verb.READ, self.roles.show, entity)
         return reply(await self.shown(call, entity))
 
-    async def create(self, call: Call) -> Response[bytes]:
+    async def create(self, call: Call) -> Reply:
         """Store a new record."""
         body = await call.object(self.kind.__name__)
         entity = draft(self.kind, body)
@@ -203,7 +201,7 @@ class Resource(Generic[E]):
         await self.stored(call, entity)
         return reply((await self.views(call, [entity]))[0], 201)
 
-    async def update(self, call: Call) -> Response[bytes]:
+    async def update(self, call: Call) -> Reply:
         """Change the members of a record that the body names."""
         id = (await self.load(call)).id
         body = await call.object(self.kind.__name__)
@@ -227,7 +225,7 @@ class Resource(Generic[E]):
         await self.stored(call, entity)
         return entity
 
-    async def destroy(self, call: Call) -> Response[bytes]:
+    async def destroy(self, call: Call) -> Reply:
         """Remove a record and what hangs on it."""
         entity = await self.load(call)
         await self.permit(call, Verb.DELETE, self.roles.destroy, entity)
@@ -299,7 +297,7 @@ def page_headers(
     return headers
 
 
-def unpaged(table: str, views: Sequence[object]) -> Response[bytes]:
+def unpaged(table: str, views: Sequence[object]) -> Reply:
     """A whole list, with the headers that clients count by."""
     count = len(views)
     headers = {"X-Total-Count": str(count), "Content-Range": f"{table} 0-{count - 1}/{count}"}

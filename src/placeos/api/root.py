@@ -6,12 +6,11 @@ from functools import cache
 from typing import Any
 
 import msgspec
-from litestar import Response
 from redis.asyncio import Redis
 
 from placeos import __version__
 from placeos.api import errors
-from placeos.api.call import Call, nothing, raw, reply
+from placeos.api.call import Call, Reply, nothing, reply
 from placeos.api.docs import page
 from placeos.api.routes import Role, Route
 from placeos.model.scopes import RESOURCES
@@ -38,7 +37,7 @@ def routes() -> list[Route]:
     ]  # fmt: skip
 
 
-async def health(call: Call) -> Response[bytes]:
+async def health(call: Call) -> Reply:
     """Empty when PostgreSQL and Redis answer, else a 500."""
     redis: Redis = call.services.redis
     try:
@@ -49,7 +48,7 @@ async def health(call: Call) -> Response[bytes]:
     return nothing()
 
 
-async def version(call: Call) -> Response[bytes]:
+async def version(call: Call) -> Reply:
     """Version of this service."""
     return reply(
         {
@@ -62,24 +61,24 @@ async def version(call: Call) -> Response[bytes]:
     )
 
 
-async def platform_info(call: Call) -> Response[bytes]:
+async def platform_info(call: Call) -> Reply:
     """Version of the platform."""
     return reply({"version": f"v{__version__}", "changelog": ""})
 
 
-async def scopes(call: Call) -> Response[bytes]:
+async def scopes(call: Call) -> Reply:
     """What a token can be limited to."""
     return reply(RESOURCES)
 
 
-async def openapi(call: Call) -> Response[bytes]:
+async def openapi(call: Call) -> Reply:
     """The description as JSON."""
-    return raw(msgspec.json.encode(_document()))
+    return Reply(msgspec.json.encode(_document()))
 
 
-async def docs(call: Call) -> Response[bytes]:
+async def docs(call: Call) -> Reply:
     """The description as a page."""
-    return Response(_page(), media_type=call.route.media_type)
+    return Reply(_page(), media_type=call.route.media_type)
 
 
 @cache

@@ -7,16 +7,17 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
-from litestar import Request, Response
+from litestar import Request
 from litestar.handlers import HTTPRouteHandler
+from litestar.types import ASGIApp
 
 from placeos.api import errors
-from placeos.api.call import Call, Services, parse_query
+from placeos.api.call import Call, Reply, Services, parse_query
 from placeos.model.tokens import GUEST, Access, Claims, allows
 
 BASE = "/api/engine/v2"
 
-Handler = Callable[[Call], Awaitable[Response[bytes]]]
+Handler = Callable[[Call], Awaitable[Reply]]
 
 
 class Role(IntEnum):
@@ -71,7 +72,7 @@ def _build(route: Route, services: Services) -> HTTPRouteHandler:
     authenticate = services.authenticator.authenticate
     public = route.role == Role.PUBLIC
 
-    async def handle(request: Request[Any, Any, Any]) -> Response[bytes]:
+    async def handle(request: Request[Any, Any, Any]) -> ASGIApp:
         headers = request.scope["headers"]
         found = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
         check_accept(found.get("accept"), route)

@@ -102,7 +102,7 @@ async def serve_http(application: ASGIApp, address: tuple[str, int]) -> None:
     """Serve until cancelled; requests still running get `SHUTDOWN_GRACE`."""
     host, port = address
     server = Server(
-        application, address=host, port=port, interface=Interfaces.ASGI, log_enabled=False
+        application, address=host, port=port, interface=Interfaces.ASGINL, log_enabled=False
     )
     serving = asyncio.create_task(server.serve(), name="http")
     log.info("listening", extra={"address": f"{host}:{port}"})

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from litestar import Response
 
 from placeos.api import collation, errors
-from placeos.api.call import Call, reply
+from placeos.api.call import Call, Reply, reply
 from placeos.api.grants import Verb
 from placeos.api.resource import Change, Filter, Resource, Roles, View, page_headers, view
 from placeos.api.routes import Parameter, Role, Route
@@ -133,7 +132,7 @@ def routes() -> list[Route]:
     ]  # fmt: skip
 
 
-async def index(call: Call) -> Response[bytes]:
+async def index(call: Call) -> Reply:
     """The settings of some parents in clear, or a page of all as they are stored."""
     await resource.permit(call, Verb.READ, Role.SUPPORT)
     parents = call.words("parent_id")
@@ -150,7 +149,7 @@ async def index(call: Call) -> Response[bytes]:
     return await stored.paged(call, [])
 
 
-async def history(call: Call) -> Response[bytes]:
+async def history(call: Call) -> Reply:
     """Versions as they were stored, newest first."""
     record = await resource.load(call)
     limit = call.number("limit", HISTORY_LIMIT, highest=100)

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from litestar import Response
 from sqlalchemy import func
 
 from placeos.api import collation, errors, execution, grants
-from placeos.api.call import Call, nothing, raw, reply
+from placeos.api.call import Call, Reply, nothing, reply
 from placeos.api.execution import place, resolve
 from placeos.api.grants import Verb
 from placeos.api.live import module_views
@@ -134,14 +133,14 @@ def _guests(route: Route) -> Route:
     return route
 
 
-async def show(call: Call) -> Response[bytes]:
+async def show(call: Call) -> Reply:
     """One system; a guest only their own."""
     if call.claims.is_guest and call.path("id") not in call.claims.u.r:
         raise errors.forbidden()
     return await resource.show(call)
 
 
-async def update(call: Call) -> Response[bytes]:
+async def update(call: Call) -> Reply:
     """Change a system whose version is still the one the caller has read."""
     system = await resource.load(call)
     version = call.need_number("version")
@@ -160,7 +159,7 @@ async def update(call: Call) -> Response[bytes]:
     return reply(view(after))
 
 
-async def with_emails(call: Call) -> Response[bytes]:
+async def with_emails(call: Call) -> Reply:
     """Systems by e-mail address."""
     call.need("in")
     condition = _emails(call, "in")
@@ -168,26 +167,26 @@ async def with_emails(call: Call) -> Response[bytes]:
     return unpaged("sys", [view(system) for system in found])
 
 
-async def zones(call: Call) -> Response[bytes]:
+async def zones(call: Call) -> Reply:
     """The zones in the order of the system."""
     system = await resource.load(call)
     return unpaged("zone", [view(zone) for zone in await _zones(call, system)])
 
 
-async def settings(call: Call) -> Response[bytes]:
+async def settings(call: Call) -> Reply:
     """Collated settings."""
     system = await resource.load(call)
     return reply([view(one) for one in await collation.of_system(call, system)])
 
 
-async def types(call: Call) -> Response[bytes]:
+async def types(call: Call) -> Reply:
     """`{"Display": 2, …}`."""
     system = await resource.load(call)
     modules = await queries.modules_of(call.database, system)
     return reply(Counter(module.resolved_name for module in modules))
 
 
-async def functions(call: Call) -> Response[bytes]:
+async def functions(call: Call) -> Reply:
     """What can be called, without what needs more clearance than the caller has."""
     system_id, slug = call.path("id"), call.path("slug")
     await _operate(call, system_id, Verb.OPERATE)
@@ -198,7 +197,7 @@ async def functions(call: Call) -> Response[bytes]:
     return reply(execution.describe(metadata, call.claims.clearance))
 
 
-async def state(call: Call) -> Response[bytes]:
+async def state(call: Call) -> Reply:
     """All live values of a module."""
     module_id = await _module_for_reading(call)
     if module_id is None:
@@ -206,16 +205,16 @@ async def state(call: Call) -> Response[bytes]:
     return reply(await values.read_all(call.services.redis, module_id))
 
 
-async def state_key(call: Call) -> Response[bytes]:
+async def state_key(call: Call) -> Reply:
     """One live value; null when it is not set."""
     module_id = await _module_for_reading(call)
     if module_id is None:
-        return raw(b"null")
+        return Reply(b"null")
     value = await call.services.state.read(module_id, call.path("key"))
-    return raw(b"null" if value is None else value)
+    return Reply(b"null" if value is None else value)
 
 
-async def execute(call: Call) -> Response[bytes]:
+async def execute(call: Call) -> Reply:
     """Call a function."""
     system_id, slug = call.path("id"), call.path("slug")
     await _operate(call, system_id, Verb.OPERATE)
@@ -225,22 +224,22 @@ async def execute(call: Call) -> Response[bytes]:
     return await execution.execute(call, module_id, call.path("key"), place(system_id, slug))
 
 
-async def add_module(call: Call) -> Response[bytes]:
+async def add_module(call: Call) -> Reply:
     """List a module in the system; adding it again changes nothing."""
     return await _change_modules(call, add=True)
 
 
-async def remove_module(call: Call) -> Response[bytes]:
+async def remove_module(call: Call) -> Reply:
     """Take a module out; one that is in no other system is destroyed."""
     return await _change_modules(call, add=False)
 
 
-async def start(call: Call) -> Response[bytes]:
+async def start(call: Call) -> Reply:
     """Start the modules that follow their system."""
     return await _start_stop(call, running=True)
 
 
-async def stop(call: Call) -> Response[bytes]:
+async def stop(call: Call) -> Reply:
     """Stop the modules that follow their system."""
     return await _start_stop(call, running=False)
 
@@ -248,7 +247,7 @@ async def stop(call: Call) -> Response[bytes]:
 # -- parts ------------------------------------------------------------------------------------
 
 
-async def _change_modules(call: Call, *, add: bool) -> Response[bytes]:
+async def _change_modules(call: Call, *, add: bool) -> Reply:
     system = await resource.load(call)
     verb = Verb.UPDATE if add else Verb.DELETE
     await resource.permit(call, verb, Role.ADMIN, system)
@@ -269,7 +268,7 @@ async def _change_modules(call: Call, *, add: bool) -> Response[bytes]:
     return reply(view(after), 200 if add else 202)
 
 
-async def _start_stop(call: Call, *, running: bool) -> Response[bytes]:
+async def _start_stop(call: Call, *, running: bool) -> Reply:
     system = await resource.load(call)
     await resource.permit(call, Verb.OPERATE, Role.SUPPORT, system)
     single = call.flag("single_occurrence", default=True)

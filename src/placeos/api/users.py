@@ -6,11 +6,10 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from litestar import Response
 from sqlalchemy import func, or_
 
 from placeos.api import errors, grants
-from placeos.api.call import Call, nothing, reply
+from placeos.api.call import Call, Reply, nothing, reply
 from placeos.api.grants import Verb
 from placeos.api.resource import Change, Filter, Resource, Roles, View
 from placeos.api.routes import Parameter, Role, Route
@@ -175,7 +174,7 @@ def routes() -> list[Route]:
     ]  # fmt: skip
 
 
-async def current(call: Call) -> Response[bytes]:
+async def current(call: Call) -> Reply:
     """The caller's own record."""
     one = await call.database.get(User, call.claims.sub)
     if one is None:
@@ -183,7 +182,7 @@ async def current(call: Call) -> Response[bytes]:
     return reply(admin_view(one) | {"associated_metadata": {}, "subsystem_access": []})
 
 
-async def groups(call: Call) -> Response[bytes]:
+async def groups(call: Call) -> Reply:
     """`[{id, groups}]`."""
     call.need("emails")
     emails = call.words("emails")
@@ -199,7 +198,7 @@ async def groups(call: Call) -> Response[bytes]:
     return reply([{"id": one.id, "groups": one.groups} for one in found])
 
 
-async def update(call: Call) -> Response[bytes]:
+async def update(call: Call) -> Reply:
     """Change a user: oneself, as administrator, or as support of the same authority."""
     one = await resource.load(call)
     ignore = {"email", "authority_id"}
@@ -218,7 +217,7 @@ async def update(call: Call) -> Response[bytes]:
     return reply(await show_view(call, changed))
 
 
-async def destroy(call: Call) -> Response[bytes]:
+async def destroy(call: Call) -> Reply:
     """Soft where the domain says so, else for good."""
     one = await resource.load(call)
     await grants.require(call, Role.SUPPORT, Verb.DELETE)
@@ -235,7 +234,7 @@ async def destroy(call: Call) -> Response[bytes]:
     return nothing(202)
 
 
-async def revive(call: Call) -> Response[bytes]:
+async def revive(call: Call) -> Reply:
     """A deleted user is back."""
     one = await resource.load(call)
     await grants.require(call, Role.SUPPORT, Verb.CREATE)

@@ -6,11 +6,10 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from litestar import Response
 from sqlalchemy import or_
 
 from placeos.api import errors, execution
-from placeos.api.call import Call, reply
+from placeos.api.call import Call, Reply, reply
 from placeos.api.execution import resolve, timeout_of
 from placeos.api.resource import Change, Filter, Resource, Roles, View, view
 from placeos.api.routes import Parameter, Role, Route
@@ -98,19 +97,19 @@ def routes() -> list[Route]:
     ]  # fmt: skip
 
 
-async def index(call: Call) -> Response[bytes]:
+async def index(call: Call) -> Reply:
     """A page of zones; the whole list is for support only."""
     if not (call.words("parent_id") or call.words("tags")) and not call.claims.is_support:
         raise errors.forbidden()
     return await resource.index(call)
 
 
-async def tags(call: Call) -> Response[bytes]:
+async def tags(call: Call) -> Reply:
     """All tags in use."""
     return reply(await queries.zone_tags(call.database))
 
 
-async def execute(call: Call) -> Response[bytes]:
+async def execute(call: Call) -> Reply:
     """Call a function of the same module in every system of the zone, side by side."""
     one = await resource.load(call)
     arguments, timeout = await execution.read_arguments(call), timeout_of(call)

@@ -19,7 +19,7 @@ class Module(Entity, kw_only=True):
     """One module. `name` and `role` are copies of its driver's, see `adopt`."""
 
     driver_id: Annotated[str, Rule(required=True, max_length=255)]
-    name: Annotated[str, Rule(read_only=True)] = ""
+    name: Annotated[str, Rule(read_only=True, max_length=255)] = ""
     custom_name: Annotated[str | None, Rule(text=True, strip=True, max_length=255)] = None
     role: Annotated[Role, Rule(read_only=True)] = Role.LOGIC
     ip: Annotated[str, Rule(strip=True, max_length=255)] = ""

@@ -35,10 +35,12 @@ def draft(
     with a default. Raises WrongType, or Invalid for a missing or null required field.
     """
     values: dict[str, Any] = {}
-    nil: list[Failure] = []
+    refused: list[Failure] = []
     for field in fields(kind).values():
         given = body.get(field.name, UNSET)
         if field.rule.read_only or field.name in ignore:
+            if isinstance(given, str) and len(given) > field.rule.max_length:
+                refused.append(_too_long(field))  # dropped anyway, but nobody means well by it
             given = UNSET
         if given is UNSET and current is not None:
             values[field.name] = getattr(current, field.name)
@@ -46,13 +48,13 @@ def draft(
             if given is None and field.nullable:
                 values[field.name] = None
             elif field.default is UNSET:
-                nil.append(Failure(field.name, "should not be nil"))
+                refused.append(Failure(field.name, "should not be nil"))
             else:
                 values[field.name] = copy.deepcopy(field.default)
         else:
             values[field.name] = _convert(field, given)
-    if nil:
-        raise Invalid(*nil)
+    if refused:
+        raise Invalid(*refused)
     return kind(**values)
 
 
@@ -136,7 +138,7 @@ def _field_failures(field: Field, value: Any) -> Iterator[Failure]:
         return
     if isinstance(value, str):
         if len(value) > rule.max_length:
-            yield Failure(field.name, f"is too long (maximum is {rule.max_length} characters)")
+            yield _too_long(field)
             return
         if rule.pattern is not None and value and not re.fullmatch(rule.pattern, value):
             yield Failure(field.name, "is invalid")
@@ -145,11 +147,14 @@ def _field_failures(field: Field, value: Any) -> Iterator[Failure]:
     elif isinstance(value, list | dict):
         size = len(value) if isinstance(value, list) else len(msgspec.json.encode(value))
         if size > rule.max_length:
-            unit = "entries" if isinstance(value, list) else "characters"
-            yield Failure(field.name, f"is too long (maximum is {rule.max_length} {unit})")
+            yield _too_long(field, "entries" if isinstance(value, list) else "characters")
             return
     if not rule.read_only and _holds_nul(value):
         yield Failure(field.name, "should not contain the character U+0000")
+
+
+def _too_long(field: Field, unit: str = "characters") -> Failure:
+    return Failure(field.name, f"is too long (maximum is {field.rule.max_length} {unit})")
 
 
 def _holds_nul(value: Any) -> bool:

@@ -30,7 +30,7 @@ def checkpoint() -> None:
 
     Until Python 3.12 `asyncio.wait_for`, which redis-py sends with, swallows a cancellation
     that comes in the moment the write completes: a loop would go on for ever. Not to be
-    called inside of `asyncio.timeout`.
+    called inside of `asyncio.timeout`, nor in a task in which a TaskGroup has failed.
     """
     task = asyncio.current_task()
     if task is not None and task.cancelling():

@@ -110,14 +110,27 @@ class Subscriber:
             self._changed = dict.fromkeys(self._channels)
             self._wake.set()
             self._on_up()
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._read(connection), name="subscriptions: read")
-                tasks.create_task(self._write(connection), name="subscriptions: write")
-        except ExceptionGroup as group:
-            raise group.exceptions[0] from None
+            await self._serve(connection)
         finally:
             self._connection = None
             await connection.disconnect(nowait=True)
+
+    async def _serve(self, connection: AbstractConnection) -> None:
+        """Read and write until either fails."""
+        # No TaskGroup: until Python 3.13 a task stays marked as cancelled after one that
+        # failed, which `checkpoint` would take for the end.
+        tasks = [
+            asyncio.create_task(self._read(connection), name="subscriptions: read"),
+            asyncio.create_task(self._write(connection), name="subscriptions: write"),
+        ]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when="FIRST_COMPLETED")
+            for task in done:
+                task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _write(self, connection: AbstractConnection) -> None:
         while True:

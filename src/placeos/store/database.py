@@ -19,6 +19,7 @@ from sqlalchemy.dialects.postgresql.asyncpg import dialect as _dialect_class
 from placeos.model.rules import Entity
 from placeos.store import rows
 from placeos.store.errors import Unavailable, translated
+from placeos.store.pool import Pool
 from placeos.store.tables import TABLES, sets
 
 E = TypeVar("E", bound=Entity)
@@ -78,49 +79,39 @@ class Database:
     def __init__(self, database_url: str, *, size: int = 10) -> None:
         self._url = database_url
         self._size = size
-        self._pool: Any = None
+        self._open_pool: Pool | None = None
 
     async def connect(self) -> None:
         """Open the pool."""
-        self._pool = await asyncpg.create_pool(
-            self._url,
-            min_size=0,
-            max_size=self._size,
-            init=_prepare,
-            reset=_no_reset,
-            timeout=ACQUIRE_TIMEOUT,
-            command_timeout=COMMAND_TIMEOUT,
-        )
+        self._open_pool = Pool(self._connect, size=self._size, timeout=ACQUIRE_TIMEOUT)
 
     async def close(self) -> None:
         """Close all connections; statements still running are cut off."""
-        if self._pool is not None:
-            self._pool.terminate()
-            self._pool = None
+        if self._open_pool is not None:
+            self._open_pool.close()
+            self._open_pool = None
 
     async def fetch(self, statement: Statement, *args: Any) -> list[Record]:
         """All rows of one statement; `args` are the parameters of an SQL string."""
         sql, values = render(statement)
-        async with self._connection() as connection:
-            rows: list[Record] = await connection.fetch(sql, *values, *args)
-            return rows
+        with translated():
+            return await self._pool.fetch(sql, *values, *args)
 
     async def fetch_row(self, statement: Statement, *args: Any) -> Record | None:
         """The first row of one statement, or None."""
         sql, values = render(statement)
-        async with self._connection() as connection:
-            row: Record | None = await connection.fetchrow(sql, *values, *args)
+        with translated():
+            row: Record | None = await self._pool.fetch_row(sql, *values, *args)
             return row
 
     async def execute(self, statement: Statement, *args: Any) -> None:
         """Run one statement for its effect."""
-        sql, values = render(statement)
-        async with self._connection() as connection:
-            await connection.execute(sql, *values, *args)
+        await self.fetch(statement, *args)
 
     async def get(self, kind: type[E], id: str) -> E | None:
         """One record by its id."""
-        record = await self.fetch_row(rows.one_query(kind), id)
+        with translated():
+            record = await self._pool.fetch_row(rows.one_query(kind), id)
         return None if record is None else rows.load(kind, record)
 
     async def all(self, kind: type[E]) -> list[E]:
@@ -144,28 +135,32 @@ class Database:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Session]:
         """A transaction: committed at the end of the block, rolled back by an exception."""
-        async with self._connection() as connection, connection.transaction():
-            yield Session(connection)
-
-    @asynccontextmanager
-    async def _connection(self) -> AsyncIterator[Any]:
-        if self._pool is None:
-            raise Unavailable("the database is not connected")
         with translated():
-            async with self._pool.acquire(timeout=ACQUIRE_TIMEOUT) as connection:
-                yield connection
+            async with self._pool.connection() as connection:
+                transaction = connection.transaction()
+                await transaction.start()
+                try:
+                    yield Session(connection)
+                except Exception:
+                    await transaction.rollback()
+                    raise
+                await transaction.commit()
 
+    @property
+    def _pool(self) -> Pool:
+        if self._open_pool is None:
+            raise Unavailable("the database is not connected")
+        return self._open_pool
 
-async def _prepare(connection: Any) -> None:
-    await connection.set_type_codec(
-        "jsonb",
-        schema="pg_catalog",
-        encoder=lambda value: b"\x01" + _json_encode(value),
-        decoder=lambda data: msgspec.json.decode(data[1:]),
-        format="binary",
-    )
-
-
-async def _no_reset(connection: Any) -> None:
-    """Nothing to undo: a connection is only used by whole statements and transactions here,
-    and undoing nothing saves a round trip per statement."""
+    async def _connect(self) -> Any:
+        connection = await asyncpg.connect(
+            self._url, timeout=ACQUIRE_TIMEOUT, command_timeout=COMMAND_TIMEOUT
+        )
+        await connection.set_type_codec(
+            "jsonb",
+            schema="pg_catalog",
+            encoder=lambda value: b"\x01" + _json_encode(value),
+            decoder=lambda data: msgspec.json.decode(data[1:]),
+            format="binary",
+        )
+        return connection

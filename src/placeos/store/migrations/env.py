@@ -1,4 +1,4 @@
-"""Alembic's environment: runs on the connection that `placeos.store.migrate` hands over."""
+"""Alembic's environment: runs on the connection that `placeos.store.migrating` hands over."""
 
 from alembic import context
 

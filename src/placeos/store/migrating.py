@@ -18,11 +18,8 @@ _ADVISORY_LOCK = 7_106_821  # any number, the same in every process that migrate
 _one_at_a_time = threading.Lock()  # Alembic's environment is global
 
 
-def migrate(database_url: str, revision: str = "head") -> None:
-    """Run the migrations that are missing. Several processes may call it at once.
-
-    Blocks: it has an event loop of its own in a thread, so it may be called from anywhere.
-    """
+def upgrade(database_url: str, revision: str) -> None:
+    """What `placeos.store.migrate` does."""
     with _one_at_a_time, ThreadPoolExecutor(1, "migrate") as executor:
         executor.submit(asyncio.run, _upgrade(database_url, revision)).result()
 
