@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable
+import socket
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from placeos.cluster.view import NodeInfo
 from placeos.wire.errors import CallError
-from placeos.wire.frame import Command, Header
-from placeos.wire.link import Hello, Link
+from placeos.wire.frame import Command, FrameError, Header
+from placeos.wire.link import Hello, Link, local_path
 
 log = logging.getLogger("placeos.cluster")
 
@@ -67,7 +68,7 @@ class Peer:
             try:
                 await self._session()
                 pause = BACKOFF[0]
-            except (OSError, TimeoutError) as error:
+            except (OSError, FrameError, TimeoutError) as error:
                 extra = {"core": self.node.identity, "reason": str(error) or "time-out"}
                 log.info("no link to core", extra=extra)
             try:
@@ -78,31 +79,53 @@ class Peer:
                 pause = min(pause * 2, BACKOFF[1])
 
     async def _session(self) -> None:
-        host, _, port = self.node.address.rpartition(":")
-        link: Link | None = None
+        """One link from its opening to its loss. Raises OSError, FrameError or TimeoutError."""
         try:
-            async with asyncio.timeout(CONNECT):
-                _, link = await asyncio.get_running_loop().create_connection(
-                    lambda: Link(
-                        self._request,
-                        hello=Hello(service=self._service, identity=self._identity),
-                        secret=self._secret,
-                    ),
-                    host.strip("[]"),
-                    int(port),
-                )
-                peer = await link.ready
-            if peer.identity != self.node.identity:
-                raise ConnectionError(f"{self.node.address} is {peer.identity}")
-            self.link = link
+            link = await self._open(self._connect_locally)
+        except (OSError, FrameError, TimeoutError):  # not on this machine
+            link = await self._open(self._connect)
+        self.link = link
+        try:
             self._on_change()
             await self._probe(link)
         finally:
-            was_open, self.link = self.link is not None, None
+            self.link = None
+            link.abort(ConnectionError("closed"))
+            self._on_change()
+
+    async def _open(self, connect: Callable[[], Awaitable[Link]]) -> Link:
+        link: Link | None = None
+        try:
+            async with asyncio.timeout(CONNECT):
+                link = await connect()
+                peer = await link.ready
+            if peer.identity != self.node.identity:
+                raise ConnectionError(f"{self.node.address} is {peer.identity}")
+        except BaseException:
             if link is not None:
-                link.abort(ConnectionError("closed"))
-            if was_open:
-                self._on_change()
+                link.abort(ConnectionError("not taken into use"))
+            raise
+        return link
+
+    async def _connect_locally(self) -> Link:
+        loop = asyncio.get_running_loop()
+        sock = socket.socket(socket.AF_UNIX)
+        try:
+            sock.setblocking(False)  # connected by hand: uvloop's clients know no abstract names
+            await loop.sock_connect(sock, local_path(self.node.address))
+            return (await loop.create_unix_connection(self._make_link, sock=sock))[1]
+        except BaseException:
+            sock.close()
+            raise
+
+    async def _connect(self) -> Link:
+        host, _, port = self.node.address.rpartition(":")
+        loop = asyncio.get_running_loop()
+        return (await loop.create_connection(self._make_link, host.strip("[]"), int(port)))[1]
+
+    def _make_link(self) -> Link:
+        hello = Hello(service=self._service, identity=self._identity)
+        return Link(self._request, hello=hello, secret=self._secret)
 
     async def _probe(self, link: Link) -> None:
         """Return when the link is closed; close it when pings stay unanswered."""

@@ -10,7 +10,7 @@ from typing import Final
 from placeos.core.calls import Origin, Switch
 from placeos.wire.errors import CallError, Failure
 from placeos.wire.frame import Command, Header
-from placeos.wire.link import Hello, Link
+from placeos.wire.link import Hello, Link, local_path
 
 log = logging.getLogger("placeos.core")
 
@@ -88,19 +88,25 @@ class Listener:
         self._asks = {Command.LOAD: load, Command.STATS: stats}
         self._origins: dict[Link, Origin] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._server: asyncio.Server | None = None
+        self._servers: list[asyncio.Server] = []
         self.port = 0
 
     async def __aenter__(self) -> Listener:
         host, port = self._address
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(self._make_link, host, port)
-        self.port = self._server.sockets[0].getsockname()[1]
+        server = await loop.create_server(self._make_link, host, port)
+        self._servers.append(server)
+        self.port = server.sockets[0].getsockname()[1]
+        path = local_path(f"{host}:{self.port}")
+        try:
+            self._servers.append(await loop.create_unix_server(self._make_link, path))
+        except OSError as error:  # TCP serves everybody
+            log.warning("no local links", extra={"reason": str(error)})
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._server is not None:
-            self._server.close()
+        for server in self._servers:
+            server.close()
         for link in list(self._origins):
             link.close("core is stopping")
         for task in list(self._tasks):

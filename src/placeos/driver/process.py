@@ -308,6 +308,7 @@ def _raised(error: BaseException) -> CallError:
 def main(sock: socket.socket, path: str) -> int:
     """Run a driver process on an open link socket. Returns the exit status."""
     gc.enable()
+    gc.set_threshold(10_000, 50, 100)  # what one call leaves behind is gone by itself
     log.configure()
     faulthandler.register(signal.SIGUSR1, file=sys.stderr, all_threads=False)
     sock.setblocking(False)
