@@ -132,7 +132,7 @@ class Repositories:
             root = _root(repository)
             if root is None:
                 scheme = urlsplit(repository.uri).scheme
-                raise RepositoryError(  # noqa: TRY301 - one place reports
+                raise RepositoryError(
                     f"repositories by {scheme} are not served yet, only local folders (file://…)"
                 )
             deployed = await asyncio.to_thread(folder_hash, root)
