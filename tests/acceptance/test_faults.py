@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from collections import Counter
 from contextlib import asynccontextmanager
 
 import psutil
@@ -236,6 +237,54 @@ async def test_no_device_is_connected_to_twice(site):
                 return site.harm(room, module, "state")["connections"] == 1
 
             await site.eventually(once, what=f"one connection to {room.name} {module}")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("victim", "allowed"), [("postgres", 503), ("redis", 503), ("api", 502)])
+async def test_answers_while_something_dies_again_and_again(site, victim, allowed):
+    """Under load each request gets its answer or the one status that says `try again`."""
+    system, module = await site.system(NAME), await site.module(NAME, DISPLAY)
+    seen = Counter()
+    requests = [
+        ("GET", f"/systems/{system}", None),
+        ("GET", f"/systems/{system}/Display_1/power", None),
+        ("POST", f"/systems/{system}/Display_1/power%3F", []),
+        ("PATCH", f"/modules/{module}", {"notes": ""}),
+    ]
+
+    async def ask(method, path, body):
+        while True:
+            answer = await site.client.request(method, path, json=body)
+            seen[answer.status_code] += 1
+            assert answer.status_code in (200, allowed), (method, path, answer.status_code)
+            await asyncio.sleep(0.01)
+
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(ask(*request)) for request in requests * 2]
+        for _ in range(4):
+            pid = site.pids[victim]
+            kill(pid)
+            await restarted(site, victim, pid)
+            await asyncio.sleep(1)
+        for task in tasks:
+            task.cancel()
+    assert seen[200] > 100
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("victim", ["core-1", "redis", "postgres", "etcd"])
+async def test_frozen_for_a_while(site, victim):
+    """Longer than any lease: whoever thaws goes on as what it was, and nothing is doubled."""
+    async with nothing_lost(site):
+        process = psutil.Process(site.pids[victim])
+        process.suspend()
+        try:
+            await asyncio.sleep(12)
+        finally:
+            process.resume()
+        await site.served()
+    await works(site)
+    await test_no_device_is_connected_to_twice(site)
 
 
 @pytest.mark.long

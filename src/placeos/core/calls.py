@@ -109,6 +109,8 @@ class Switch:
 
     def __init__(self, absence: Callable[[str], Absence]) -> None:
         self.running: dict[str, Link] = {}
+        self.on_started: Callable[[str], None] = _nothing
+        """Hears that a module runs (again), before the calls that waited for it go."""
         self._absence = absence
         self._waiting: dict[str, list[Call]] = {}
         self._lost: dict[Link, list[Call]] = {}
@@ -179,6 +181,7 @@ class Switch:
     def started(self, module: str, link: Link) -> None:
         """The module runs on this link: calls may go, those that waited first."""
         self.running[module] = link
+        self.on_started(module)
         for call in self._waiting.pop(module, ()):
             if not call.done:
                 self._send(call, link)
@@ -214,6 +217,10 @@ class Switch:
             for link, calls in list(self._lost.items()):
                 if calls[0].deadline <= now:
                     self.ended(link, "was lost")
+
+
+def _nothing(_module: str) -> None:
+    """Nobody wants to know."""
 
 
 def _late() -> CallError:

@@ -27,6 +27,7 @@ class DebugLog:
     def __init__(self, switch: Switch) -> None:
         self._switch = switch
         self._watchers: dict[str, set[Link]] = {}
+        switch.on_started = self._started
 
     def add(self, module: str, link: Link) -> None:
         """DEBUG came."""
@@ -49,7 +50,7 @@ class DebugLog:
         for module in [one for one, links in self._watchers.items() if link in links]:
             self.remove(module, link)
 
-    def started(self, module: str) -> None:
+    def _started(self, module: str) -> None:
         """The module runs (again): its driver has to be told once more."""
         if module in self._watchers:
             self._tell(module, Command.DEBUG)

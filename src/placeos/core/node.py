@@ -223,8 +223,6 @@ class Node:
             self._interfaces[module] = metadata
             parts.drivers.interfaces[module] = self._described(module, metadata)
             parts.reports.module_well(module, "start", flagged=record.has_runtime_error)
-            # The switch knows the module's link in a moment.
-            asyncio.get_running_loop().call_soon(parts.debug.started, module)
         known = self._interfaces.get(module)
         if known is not None:
             notes = msgspec.json.encode(record.notes or None)
