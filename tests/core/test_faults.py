@@ -112,6 +112,7 @@ async def test_the_fork_parent_is_replaced(building, core, call, until):
     assert core.process.poll() is None
 
 
+@pytest.mark.long
 async def test_a_blocked_process_is_replaced_in_the_end(building, core, call, until):
     module = await building.new_module()
     pid = await call(module, "pid")
