@@ -19,7 +19,7 @@ from placeos.cluster.registry import Registry
 from placeos.cluster.view import NodeInfo
 from placeos.wire.errors import CallError, Failure
 from placeos.wire.frame import Command, Header
-from placeos.wire.link import Link, OnReply
+from placeos.wire.link import Link, OnReply, wait_for_answer
 
 log = logging.getLogger("placeos.cluster")
 
@@ -132,26 +132,9 @@ class Router:
         self, header: Header, payload: bytes = b"", *, timeout: float
     ) -> tuple[Header, bytes]:
         """Like `call`, awaited. Raises CallError; `timed_out` after `timeout` seconds."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[tuple[Header, bytes]] = loop.create_future()
-
-        def on_reply(answer: Header, body: bytes) -> None:
-            if not future.done():
-                if answer.command == Command.ERROR:
-                    future.set_exception(CallError.parse(answer.error, answer.code, body))
-                else:
-                    future.set_result((answer, body))
-
         if not header.remaining:
             header.remaining = max(1, int(timeout * 1000))
-        cancel = self.call(header, payload, on_reply)
-        try:
-            async with asyncio.timeout(timeout):
-                return await future
-        except TimeoutError:
-            raise CallError(Failure.TIMED_OUT, f"no answer within {timeout:g} s") from None
-        finally:
-            cancel()
+        return await wait_for_answer(lambda on_reply: self.call(header, payload, on_reply), timeout)
 
     def debug(self, module_id: str, on_line: Callable[[bytes], None]) -> Callable[[], None]:
         """Follow the log of a module; returns a stop function.

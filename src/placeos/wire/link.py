@@ -15,11 +15,12 @@ import hmac
 import logging
 import secrets
 from collections.abc import Callable
+from functools import partial
 from typing import Final, cast
 
 import msgspec
 
-from placeos.wire.errors import CODES, CallError, Failure
+from placeos.wire.errors import CallError, Failure
 from placeos.wire.frame import Command, FrameError, FrameReader, Header, encode
 
 PROTOCOL: Final = 1
@@ -127,25 +128,13 @@ class Link(asyncio.Protocol):
         `timeout` in seconds also travels as `header.remaining`. Raises CallError for an ERROR
         answer, a lost link (may_have_run) or a passed time-out (timed_out).
         """
-        future: asyncio.Future[tuple[Header, bytes]] = self._loop.create_future()
-
-        def on_reply(answer: Header, body: bytes) -> None:
-            if not future.done():
-                if answer.command == Command.ERROR:
-                    future.set_exception(CallError.parse(answer.error, answer.code, body))
-                else:
-                    future.set_result((answer, body))
-
         if timeout is not None:
             header.remaining = max(1, int(timeout * 1000))
-        sequence = self.call(header, payload, on_reply)
-        try:
-            async with asyncio.timeout(timeout):
-                return await future
-        except TimeoutError:
-            raise CallError(Failure.TIMED_OUT, f"no answer within {timeout:g} s") from None
-        finally:
-            self.cancel(sequence)
+
+        def ask(on_reply: OnReply) -> Callable[[], None]:
+            return partial(self.cancel, self.call(header, payload, on_reply))
+
+        return await wait_for_answer(ask, timeout)
 
     # -- answering and sending ------------------------------------------------------------
 
@@ -321,6 +310,33 @@ class Link(asyncio.Protocol):
         return f"{self.peer.service or 'unknown'} {self.peer.identity}".strip()
 
 
+async def wait_for_answer(
+    ask: Callable[[OnReply], Callable[[], None]], timeout: float | None
+) -> tuple[Header, bytes]:
+    """Wait for the answer to a call; `ask` makes it and returns what cancels it.
+
+    Raises CallError: that of an ERROR answer, or timed_out after `timeout` seconds.
+    """
+    future: asyncio.Future[tuple[Header, bytes]] = asyncio.get_running_loop().create_future()
+
+    def on_reply(header: Header, body: bytes) -> None:
+        if future.done():
+            return
+        if header.command == Command.ERROR:
+            future.set_exception(CallError.parse(header.error, header.code, body))
+        else:
+            future.set_result((header, body))
+
+    cancel = ask(on_reply)
+    try:
+        async with asyncio.timeout(timeout):
+            return await future
+    except TimeoutError:
+        raise CallError(Failure.TIMED_OUT, f"no answer within {timeout:g} s") from None
+    finally:
+        cancel()
+
+
 def local_path(address: str) -> str:
     """Name of the unix socket at which a service that is known as `address` serves links to
     processes of its own machine: a hop costs about half of one over TCP.
@@ -328,11 +344,6 @@ def local_path(address: str) -> str:
     An abstract name: it needs no folder, and is seen only in one network namespace.
     """
     return f"\0placeos-link/{address}"
-
-
-def failure(failure: Failure, message: str) -> CallError:
-    """A CallError with the usual code of its kind."""
-    return CallError(failure, message, code=CODES[failure])
 
 
 def _retrieve(future: asyncio.Future[Hello]) -> None:
