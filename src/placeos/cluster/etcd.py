@@ -49,10 +49,11 @@ class Listing(msgspec.Struct, frozen=True):
 
 
 class Event(msgspec.Struct, frozen=True):
-    """One change; `value` is None when the key was deleted."""
+    """One change, made at `revision`; `item` is None when the key was deleted."""
 
     key: str
     item: KeyValue | None
+    revision: int
 
 
 class Changes(msgspec.Struct, frozen=True):
@@ -297,7 +298,8 @@ def _changes(line: bytes) -> Changes:
     events = []
     for event in watch.events:
         item = event.kv.decode()
-        events.append(Event(item.key, None if event.type == "DELETE" else item))
+        deleted = event.type == "DELETE"
+        events.append(Event(item.key, None if deleted else item, item.mod_revision))
     return Changes(int(watch.header.revision), events)
 
 

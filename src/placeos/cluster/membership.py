@@ -155,15 +155,15 @@ class ViewKeeper:
     async def run(self) -> None:
         """Watch and write until cancelled."""
         while True:
-            try:
-                async with asyncio.timeout(LOOK_AGAIN):
-                    await self._changed.wait()
-            except TimeoutError:
-                pass
             await self._membership.registered.wait()
             await self._registry.loaded.wait()
-            self._changed.clear()
             try:
+                try:
+                    async with asyncio.timeout(LOOK_AGAIN):
+                        await self._changed.wait()
+                except TimeoutError:
+                    await self._registry.refresh()  # a watch may hang
+                self._changed.clear()
                 await self._write()
             except EtcdError as error:
                 log.info("view not written", extra={"reason": str(error)})

@@ -45,6 +45,7 @@ class Registry:
         self.view_revision = 0  # mod_revision of the view key; 0 while there is none
         self.listeners: list[Callable[[], None]] = []
         self.loaded = asyncio.Event()
+        self._listed = 0  # revision of the last listing: the watch may still be behind it
 
     def nodes(self, service: str) -> dict[str, NodeInfo]:
         """Registered instances of a service, by identity."""
@@ -83,6 +84,7 @@ class Registry:
             node = _node(item)
             if node is not None:
                 nodes.setdefault(node.service, {})[node.identity] = node
+        self._listed = listing.revision
         changed = nodes != self._nodes
         self._nodes = nodes
         if view is not None:
@@ -100,7 +102,8 @@ class Registry:
                 raise Compacted  # etcd lost its data and counts from the beginning
             changed = False
             for event in changes.events:
-                changed |= self._apply(event.key, event.item)
+                if event.revision > self._listed:
+                    changed |= self._apply(event.key, event.item)
             if changes.events:  # others carry a revision whose events may still be on their way
                 revision = max(revision, changes.revision)
             if changed:
