@@ -55,6 +55,7 @@ class Function:
     doc: str
     clearance: Clearance
     timeout: float
+    plain: bool  # a `def`: it is called at once, without a task
     by_name: Mapping[str, Parameter] = field(repr=False)
 
     def arguments(self, payload: bytes) -> tuple[list[object], dict[str, object]]:
@@ -196,6 +197,7 @@ def _function(method: str, member: FunctionType, marks: Marks) -> Function:
         doc=inspect.getdoc(member) or "",
         clearance=marks.clearance,
         timeout=marks.timeout,
+        plain=not inspect.iscoroutinefunction(member),
         by_name={parameter.name: parameter for parameter in parameters},
     )
 

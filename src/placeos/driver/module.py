@@ -15,14 +15,15 @@ from placeos.driver.calls import Call, present
 from placeos.driver.device import Device, Hooks
 from placeos.driver.errors import DriverError, InvalidSettings, Offline
 from placeos.driver.functions import Function
-from placeos.driver.loader import LOGIC, Blueprint, Handler
+from placeos.driver.loader import Blueprint, Handler
 from placeos.driver.log import ModuleLogger
 from placeos.driver.queue import Command, Match
+from placeos.driver.record import address_of, check_role
 from placeos.driver.schedule import Schedule, Timer
 from placeos.driver.schema import encode
 from placeos.driver.state import Changes, State
 from placeos.driver.system import System, split_name
-from placeos.driver.transport import TCP, Address
+from placeos.driver.transport import TCP
 from placeos.driver.upstream import Upstream
 from placeos.driver.watch import Delivery
 from placeos.wire.messages import ModuleStart
@@ -30,6 +31,7 @@ from placeos.wire.messages import ModuleStart
 PATIENCE: Final = 6.0  # seconds `started` may take before the device is connected anyway
 ANSWER_WITHIN: Final = 5.0  # seconds after which a device that never came counts as away
 STOP_HOOK: Final = 0.5  # seconds `stopped` may take
+TRIED_TO_EXIT: Final = "the driver tried to exit the process"
 STOP_TASKS: Final = 0.4  # seconds cancelled tasks may take
 
 
@@ -46,7 +48,7 @@ class Module:
         self._upstream = upstream
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[object]] = set()
-        _check_role(blueprint, start)
+        check_role(blueprint, start)
         self.settings, problems = blueprint.settings.read_with_defaults(start.settings)
         inherited = {key: bytes(text) for key, text in start.state.items()}
         self.state = State(self._publish_state, inherited)
@@ -76,7 +78,7 @@ class Module:
         system = self.config.system
         self.config = start
         if self._device is not None:
-            self._device.move(_address(start))
+            self._device.move(address_of(start))
         new_system = start.system
         if (system and system.id) != (new_system and new_system.id):
             self._follow()
@@ -165,9 +167,24 @@ class Module:
             if isinstance(result, Awaitable):
                 result = await result
         except SystemExit as error:
-            raise DriverError("the driver tried to exit the process") from error
+            raise DriverError(TRIED_TO_EXIT) from error
         # Not by a done callback: that would cost each call one more turn of the loop.
         on_result(result)
+
+    def call_plain(
+        self, function: Function, args: list[object], named: dict[str, object], call: Call
+    ) -> object:
+        """Run a function that is a plain `def`, now. Returns or raises what it does."""
+        token = present.set(call)
+        try:
+            return getattr(self.driver, function.method)(*args, **named)
+        except SystemExit as error:
+            raise DriverError(TRIED_TO_EXIT) from error
+        except Exception as error:
+            self._report(function.name, error)
+            raise
+        finally:
+            present.reset(token)
 
     def spawn(self, job: Awaitable[object], name: str) -> asyncio.Task[object]:
         """Start a task that ends with the module; its failure is logged by `name`."""
@@ -180,10 +197,14 @@ class Module:
     def _ended(self, task: asyncio.Task[object]) -> None:
         self._tasks.discard(task)
         error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self._report(task.get_name(), error)
+
+    def _report(self, name: str, error: BaseException) -> None:
         if isinstance(error, DriverError):  # a refusal in the driver's own words
-            self.log.info("%s: %s", task.get_name(), error)
-        elif error is not None:
-            self.log.warning("%s failed", task.get_name(), exc_info=error)
+            self.log.info("%s: %s", name, error)
+        else:
+            self.log.warning("%s failed", name, exc_info=error)
 
     # -- what the driver uses (see base.py) -----------------------------------------------
 
@@ -299,7 +320,7 @@ class Module:
             login=self.driver.login if self.blueprint.defines("login") else None,
             received=self.driver.received if self.blueprint.defines("received") else None,
         )
-        return Device(transport, _address(self.config), hooks, self)
+        return Device(transport, address_of(self.config), hooks, self)
 
     def _run_hook(self, hook: str) -> None:
         """`connected` and `disconnected` run in the order in which they happened."""
@@ -375,32 +396,3 @@ def backtrace_of(error: BaseException) -> list[str]:
 
 async def _awaited(job: Awaitable[object]) -> object:
     return await job
-
-
-def _address(start: ModuleStart) -> Address:
-    settings = start.settings
-    verify = settings.get("https_verify")
-    ca = settings.get("https_ca_certificates")
-    return Address(
-        host=start.ip,
-        port=start.port,
-        tls=start.tls,
-        verify=verify is not None and bytes(verify) not in (b'"none"', b"null", b"0"),
-        ca=_text(ca),
-    )
-
-
-def _text(raw: msgspec.Raw | None) -> str:
-    value = msgspec.json.decode(raw) if raw is not None else ""
-    return value if isinstance(value, str) else ""
-
-
-def _check_role(blueprint: Blueprint, start: ModuleStart) -> None:
-    expected = blueprint.defaults.role
-    if start.role != expected:
-        kind = "logic" if expected == LOGIC else "a device on TCP"
-        raise DriverError(
-            f"the driver is {kind} (role {expected}), its record says role {start.role}", code=400
-        )
-    if expected != LOGIC and not (start.ip and start.port):
-        raise DriverError("the module has no ip or port to connect to", code=400)

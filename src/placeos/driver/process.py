@@ -241,12 +241,32 @@ class Execution:
         """Start the function; after `seconds` (0: never) it is cancelled."""
         loop = self._loop
         call = Call(user, loop.time() + seconds if seconds else 0.0)
-        task = self._module.call(function, args, named, call, self._returned)
+        if function.plain:
+            try:
+                result = self._module.call_plain(function, args, named, call)
+            except Exception as error:
+                self._module.state.flush()
+                self._fail(_raised(error))
+                return
+            if not isinstance(result, Awaitable):
+                self._returned(result)
+                return
+            task = self._module.spawn(self._await(result), function.name)
+        else:
+            task = self._module.call(function, args, named, call, self._returned)
         if seconds:
-            self._timer = loop.call_later(seconds, self._expire, task, function.name, seconds)
+            # Runs after the task's first step: most calls need no timer.
+            loop.call_soon(self._arm, task, call.deadline, function.name, seconds)
         if self._sequence:
             self._calls[self._sequence] = task
         task.add_done_callback(self._done)
+
+    async def _await(self, result: Awaitable[object]) -> None:
+        self._returned(await result)
+
+    def _arm(self, task: asyncio.Task[object], deadline: float, name: str, seconds: float) -> None:
+        if not self._answered:
+            self._timer = self._loop.call_at(deadline, self._expire, task, name, seconds)
 
     def _expire(self, task: asyncio.Task[object], name: str, seconds: float) -> None:
         self._fail(CallError(Failure.TIMED_OUT, f"'{name}' did not end within {seconds:g} s"))
