@@ -9,6 +9,7 @@ from common import (
     BenchModule,
     Inbox,
     bench_module,
+    chain,
     connected,
     floor,
     in_flight,
@@ -31,38 +32,52 @@ def request(module: BenchModule, number: int) -> bytes:
     ).encode()
 
 
-async def measure(url: str, module: BenchModule) -> tuple[float, float]:
-    """Median of one at a time in microseconds, and calls a second with many in flight."""
+async def latency(url: str, module: BenchModule) -> float:
+    """Median of one call at a time, in microseconds."""
     inbox = Inbox()
     async with connected(url, inbox) as transport:
         await round_trips(transport, inbox, lambda number: request(module, number), 300)
         times = await round_trips(transport, inbox, lambda number: request(module, number), 2000)
-        rate = await in_flight(
-            transport,
-            inbox,
-            lambda number: request(module, number),
-            flight=FLIGHT,
-            seconds=2,
+    return statistics.median(times) * 1e6
+
+
+async def rate(url: str, module: BenchModule) -> float:
+    """Calls a second with many in flight."""
+    inbox = Inbox()
+    async with connected(url, inbox) as transport:
+        found = await in_flight(
+            transport, inbox, lambda number: request(module, number), flight=FLIGHT, seconds=2
         )
     if b'"error' in inbox.last:
         raise RuntimeError(f"the last call failed: {inbox.last!r}")
-    return statistics.median(times) * 1e6, rate
+    return found
 
 
 async def main() -> None:
-    """Measure both in turns and print the verdicts."""
-    with platform() as site, floor("echo") as port:
+    """Measure in turns and print the verdicts."""
+    with platform() as site, floor("echo") as echo, chain() as bare_chain:
         module = await bench_module(site)
-        floors, ours = [], []
+        urls = {
+            "echo": f"ws://127.0.0.1:{echo}/",
+            "chain": f"ws://127.0.0.1:{bare_chain}/",
+            "ours": site.control_url,
+            "front door": site.front_door_url,
+        }
+        times: dict[str, list[float]] = {name: [] for name in urls}
+        rates: dict[str, list[float]] = {name: [] for name in urls if name != "chain"}
         for _ in range(ROUNDS):
-            floors.append(await measure(f"ws://127.0.0.1:{port}/", module))
-            ours.append(await measure(site.control_url, module))
-        front_door = await measure(site.front_door_url, module)
-    floor_time, floor_rate = (statistics.median(figures) for figures in zip(*floors, strict=True))
-    time, rate = (statistics.median(figures) for figures in zip(*ours, strict=True))
-    verdict("call, one at a time, p50", time, floor_time, unit="µs", at_most=ONE_AT_A_TIME)
-    verdict(f"call, {FLIGHT} in flight", rate, floor_rate, unit="/s", at_least=IN_FLIGHT)
-    print(f"through the front door: {front_door[0]:,.0f} µs, {front_door[1]:,.0f}/s")
+            for name, url in urls.items():
+                times[name].append(await latency(url, module))
+            for name in rates:
+                rates[name].append(await rate(urls[name], module))
+    time = {name: statistics.median(figures) for name, figures in times.items()}
+    pace = {name: statistics.median(figures) for name, figures in rates.items()}
+    verdict(
+        "call, one at a time, p50", time["ours"], time["echo"], unit="µs", at_most=ONE_AT_A_TIME
+    )
+    verdict(f"call, {FLIGHT} in flight", pace["ours"], pace["echo"], unit="/s", at_least=IN_FLIGHT)
+    print(f"  three processes that only pass bytes on take {time['chain']:,.0f} µs")
+    print(f"  through the front door: {time['front door']:,.0f} µs, {pace['front door']:,.0f}/s")
 
 
 if __name__ == "__main__":

@@ -52,6 +52,34 @@ def floor(name: str, *arguments: str) -> Iterator[int]:
         process.wait()
 
 
+@contextlib.contextmanager
+def chain() -> Iterator[int]:
+    """A websocket server and two more processes behind it that only pass bytes on."""
+    with tempfile.TemporaryDirectory(prefix="bench") as folder:
+        middle, end = Path(folder) / "middle", Path(folder) / "end"
+        floors = str(HERE / "floors.py")
+        processes = []
+        try:
+            for name, *arguments in (("end", end), ("relay", middle, end)):
+                words = [str(argument) for argument in arguments]
+                processes.append(subprocess.Popen([sys.executable, floors, name, *words]))
+                _wait_for(Path(words[0]))
+            with floor("chain", str(middle)) as port:
+                yield port
+        finally:
+            for process in processes:
+                process.kill()
+                process.wait()
+
+
+def _wait_for(path: Path) -> None:
+    deadline = time.monotonic() + 20
+    while not path.exists():
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"{path.name} of the chain did not start")
+        time.sleep(0.05)
+
+
 @dataclass(frozen=True)
 class Platform:
     """A platform that runs for this benchmark alone."""

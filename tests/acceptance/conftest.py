@@ -35,7 +35,14 @@ WIDEST_GAP = 0.25
 
 Answer = TypeVar("Answer")
 
-ORDER = ("test_tour.py", "test_client.py", "test_bad_input.py", "test_faults.py", "test_start.py")
+ORDER = (
+    "test_tour.py",
+    "test_client.py",
+    "test_bad_input.py",
+    "test_bad_drivers.py",
+    "test_faults.py",
+    "test_start.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from placeos.local.demo.device import Device, Options
 
-type_of_control = Callable[[Device, str], Awaitable[dict[str, object]]]
+Harm = Callable[[Device, str], Awaitable[dict[str, object]]]
 
 
 @asynccontextmanager
@@ -47,7 +47,7 @@ def options(tmp_path: Path) -> Callable[..., Options]:
 
 
 @pytest.fixture
-def harm() -> type_of_control:
+def harm() -> Harm:
     """Sends one command to a device's control port."""
 
     async def send(device: Device, command: str) -> dict[str, object]:
