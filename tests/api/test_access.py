@@ -131,6 +131,7 @@ async def test_a_key_lives(platform: Any, admin: Admin) -> None:
     refused = await client.post("/systems", json={"name": "x"})
     assert (refused.status_code, refused.content) == (403, b"")
     claims = (await client.get("/api_keys/inspect")).json()
+    assert claims["exp"] == body["expires_at"]
     assert (claims["u"]["p"], claims["scope"], claims["aud"]) == (1, ["systems.Read"], "localhost")
     shown = (await admin.get(f"/api_keys/{body['id']}")).json()
     assert "x_api_key" not in shown

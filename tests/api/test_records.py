@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import httpx
@@ -54,6 +55,7 @@ async def test_a_record_lives(admin: Admin) -> None:
 
 async def test_update_needs_a_version(admin: Admin) -> None:
     made = await make(admin, "/systems", name="Room")
+    assert time.time() - 5 * 3600 - made["signage_last_seen"] < 60
     missing = await admin.patch(f"/systems/{made['id']}", json={"capacity": 4})
     assert missing.status_code == 422
     assert missing.json() == {
@@ -195,6 +197,17 @@ async def test_modules_follow_driver_and_system(admin: Admin) -> None:
     assert (await admin.get(f"/modules/{device['id']}")).status_code == 404
     assert (await admin.delete(f"/systems/{system['id']}")).status_code == 202
     assert (await admin.get(f"/modules/{room['id']}")).status_code == 404
+
+
+async def test_a_module_that_was_not_in_the_system_survives(admin: Admin) -> None:
+    device = await make_device(
+        admin, await make_driver(admin, alert_level="high"), alert_level=None
+    )
+    assert device["alert_level"] == "high"
+    system = await make(admin, "/systems", name="Room")
+    removed = await admin.delete(f"/systems/{system['id']}/module/{device['id']}")
+    assert (removed.status_code, removed.json()["version"]) == (202, 0)
+    assert (await admin.get(f"/modules/{device['id']}")).status_code == 200
 
 
 async def test_connected_is_live(admin: Admin, platform: Any) -> None:

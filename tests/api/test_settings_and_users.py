@@ -56,12 +56,27 @@ async def test_ciphertext_can_be_saved_back(platform: Any, admin: Admin, zone: s
     assert made["settings_string"].startswith("\x1b")
     kept = await admin.put(path, json={"settings_string": made["settings_string"]})
     assert kept.json()["settings_string"] == made["settings_string"]
-    lowered = await admin.put(path, json={"encryption_level": "admin"})
-    assert (lowered.status_code, lowered.json()["settings_string"]) == (200, "a: 1")
-    changed = await admin.put(path, json={"settings_string": "b: 2\nc: 3"})
+    changed = await admin.put(
+        path, json={"settings_string": "b: 2\nc: 3", "encryption_level": "admin"}
+    )
     assert (changed.json()["keys"], changed.json()["encryption_level"]) == (["b", "c"], 2)
+    lowered = await admin.put(path, json={"encryption_level": "support"})
+    assert (lowered.status_code, lowered.json()["settings_string"]) == (200, "b: 2\nc: 3")
     forged = await admin.put(path, json={"settings_string": "\x1bsalt|iv|text"})
     assert forged.json()["failures"][0]["field"] == "settings_string"
+
+
+async def test_what_nobody_may_read_does_not_become_readable(admin: Admin, zone: str) -> None:
+    made = await put(admin, zone, "a: 1", "never_display")
+    path = f"/settings/{made['id']}"
+    for body in (
+        {"encryption_level": "none"},
+        {"encryption_level": "admin", "settings_string": made["settings_string"]},
+    ):
+        refused = await admin.put(path, json=body)
+        assert refused.status_code == 422, refused.text
+        assert refused.json()["failures"][0]["field"] == "encryption_level"
+    assert (await admin.get(path)).json() == made
 
 
 async def test_history_is_kept(admin: Admin, zone: str) -> None:

@@ -194,6 +194,7 @@ def test_where_an_access_token_is_looked_for(
         ({"authorization": "Basic !!!"}, {}, ""),
         ({"authorization": "Bearer x"}, {}, ""),
         ({}, {"client_id": "x" * 1000}, "x" * 255),
+        ({}, {"client_id": "a\0b"}, "ab"),
     ],
 )
 def test_which_application_asks(headers: dict[str, str], given: dict[str, str], found: str) -> None:
@@ -220,6 +221,10 @@ def test_any_form_is_read_or_refused(text: str) -> None:
         ("//evil", "/auth/logout?continue=https://idp.example/out", "https://idp.example/out"),
         ("", "https://idp.example/out", "https://idp.example/out"),
         ("/\\evil", "", "/"),
+        ("/\t/evil", "", "/"),
+        ("\n//evil", "", "/"),
+        ("/a\r\nX: y", "", "/aX:%20y"),
+        ("/\u2603?a=b%20c#d", "", "/%E2%98%83?a=b%20c#d"),
     ],
 )
 def test_where_one_goes_after_signing_out(wish: str, logout_url: str, target: str) -> None:

@@ -174,6 +174,7 @@ class FakeAuthenticator:
     def __init__(self) -> None:
         self.rights = {"user": 0, "support": 1, "admin": 3}
         self.lifetime = 3600.0
+        self.scope = ["public"]
         self.callbacks: list[Callable[[], None]] = []
 
     def authenticate(
@@ -196,7 +197,7 @@ class FakeAuthenticator:
             exp=int(now + self.lifetime),
             aud=host,
             sub=f"user-{token}",
-            scope=["public"],
+            scope=self.scope,
             u=UserClaims(p=self.rights[token]),
         )
 

@@ -52,6 +52,30 @@ async def test_a_refused_handshake_is_an_ordinary_error(
 
 
 @pytest.mark.parametrize(
+    ("scope", "admitted"),
+    [
+        (["public"], True),
+        (["control.Write"], True),
+        (["systems"], True),
+        (["systems.Read"], False),
+        (["public.Read"], False),
+        (["zones"], False),
+        (["guest", "control"], False),
+        ([], False),
+    ],
+)
+async def test_a_scope_admits(control: Any, scope: list[str], admitted: bool) -> None:
+    control.authenticator.scope = scope
+    if admitted:
+        await (await control.client()).silent(0)
+        return
+    with pytest.raises(Exception, match="refused") as raised:
+        await control.client()
+    refused: Any = raised.value
+    assert (refused.status, refused.body) == (403, b"")
+
+
+@pytest.mark.parametrize(
     ("query", "headers"),
     [
         ("bearer_token=user", {"Host": "localhost:8080"}),

@@ -18,6 +18,13 @@ def reasons(error: pytest.ExceptionInfo[Invalid]) -> dict[str, str]:
     return {failure.field: failure.reason for failure in error.value.failures}
 
 
+def nested(levels: int) -> dict[str, object]:
+    value: dict[str, object] = {}
+    for _ in range(levels):
+        value = {"a": value}
+    return value
+
+
 def test_a_missing_required_field_comes_first() -> None:
     with pytest.raises(Invalid) as error:
         draft(System, {"timezone": "Nowhere/Land"})
@@ -101,7 +108,12 @@ def test_wrong_types_name_the_field(body: dict[str, object], field: str) -> None
     [
         ({"name": "x\0"}, "name"),
         ({"name": "x", "space_config": {"a": [{"b\0": 1}]}}, "space_config"),
+        ({"name": "x", "space_config": {"a": [[[{"b": "c\0"}]]]}}, "space_config"),
+        ({"name": "x", "space_config": nested(400)}, "space_config"),
         ({"name": "x" * 1_000_000}, "name"),
+        ({"name": "x", "features": ["&" + "amp;" * 1_000_000]}, "features"),
+        ({"name": "x", "zones": ["zone-" + "x" * 1000]}, "zones"),
+        ({"name": "x", "images": ["a", "x" * 3000]}, "images"),
         ({"name": "x", "description": "<" * 1_000_000}, "description"),
         ({"name": "x", "support_url": "nope"}, "support_url"),
         ({"name": "x", "camera_snapshot_urls": ["http://a", "b"]}, "camera_snapshot_urls"),
@@ -184,6 +196,18 @@ def test_times_and_names_of_api_keys() -> None:
     assert key.name == "my key"
     assert key.permissions is Permissions.ADMIN
     assert key.expires_at == 1893456000
+
+
+def test_a_time_before_all_clocks() -> None:
+    body = {"name": "k", "user_id": "user-1", "expires_at": "0001-01-01T00:00:00"}
+    with pytest.raises(WrongType):
+        draft(ApiKey, body)
+
+
+def test_what_names_other_records_is_looked_at_before_it_is_looked_up() -> None:
+    with pytest.raises(Invalid) as error:
+        draft(Module, {"driver_id": "driver-\0"})
+    assert reasons(error) == {"driver_id": "should not contain the character U+0000"}
 
 
 def test_a_zone_is_not_its_own_parent() -> None:

@@ -207,6 +207,7 @@ async def test_a_server_that_is_away(tmp_path: object) -> None:
         ("name:big and Not OR", ["big"]),
         ("a.b@Example.com x-y", ["a.b@example.com", "x", "y"]),
         ("sys-4HxHpgvT-D", ["sys-4hxhpgvt-d"]),
+        ("meeting-room101 user-friendly", ["meeting", "room101", "user", "friendly"]),
         ("Ünïcode 漢字 '\"\\", ["ünïcode", "漢字"]),
         ("x" * 600, ["x" * 512]),
         (" ".join(f"w{n}" for n in range(30)), [f"w{n}" for n in range(16)]),

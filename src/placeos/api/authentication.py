@@ -161,7 +161,7 @@ class Authenticator:
             raise Unauthorised("unknown X-API-Key")
         return Claims(
             iat=int(now) - 300,
-            exp=int(now) + 3600,
+            exp=min(int(now) + 3600, key.expires_at or int(now) + 3600),
             jti=key.id,
             aud=authority.domain,
             sub=key.user_id,

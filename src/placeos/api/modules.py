@@ -46,7 +46,7 @@ async def prepare(change: Change[Module]) -> None:
     if driver is None:
         raise errors.invalid("driver_id", "does not exist")
     adopt(module, driver)
-    if change.before is None and "alert_level" not in change.body:
+    if change.before is None and change.body.get("alert_level") is None:
         module.alert_level = driver.alert_level
 
 

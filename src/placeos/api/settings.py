@@ -61,6 +61,9 @@ async def prepare(change: Change[Settings]) -> None:
         raise errors.invalid("settings_string", str(error)) from None
     if any("\0" in key for key in keys):
         raise errors.invalid("settings_string", "should not contain the character U+0000")
+    if kept and before is not None and _reveals(before, record):
+        reason = "should not be lowered without a new settings_string: nobody may read the old one"
+        raise errors.invalid("encryption_level", reason)
     await _parent_exists(change)
     stored = record.settings_string
     if not kept or _place(source) != _place(record):
@@ -73,6 +76,12 @@ async def prepare(change: Change[Settings]) -> None:
     change.after = msgspec.structs.replace(
         record, settings_string=stored, keys=keys, modified_by_id=change.call.claims.sub
     )
+
+
+def _reveals(before: Settings, after: Settings) -> bool:
+    """Whether a text that nobody may read would become readable."""
+    hidden = EncryptionLevel.NEVER_DISPLAY
+    return before.encryption_level == hidden and after.encryption_level != hidden
 
 
 def _place(record: Settings) -> tuple[str, EncryptionLevel]:

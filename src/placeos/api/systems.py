@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,7 +15,7 @@ from placeos.api.call import Call, Reply, nothing, reply
 from placeos.api.execution import place, resolve
 from placeos.api.grants import Verb
 from placeos.api.live import module_views
-from placeos.api.resource import Filter, Resource, Roles, View, unpaged, view
+from placeos.api.resource import Change, Filter, Resource, Roles, View, unpaged, view
 from placeos.api.routes import Parameter, Role, Route
 from placeos.model.driver import Driver
 from placeos.model.module import Module
@@ -30,6 +31,7 @@ from placeos.store.tables import sys
 
 ONE = "/systems/{id}"
 CONTROL = ("systems", "control")
+UNSEEN = 5 * 3600  # seconds since a new sign was seen
 
 
 async def find(call: Call, id: str) -> System | None:
@@ -51,6 +53,11 @@ async def show_view(call: Call, system: System) -> View:
             one["driver"] = drivers[str(one["driver_id"])]
         shown["module_data"] = views
     return shown
+
+
+async def prepare(change: Change[System]) -> None:
+    """A new sign counts as not seen for a while."""
+    change.after.signage_last_seen = int(time.time()) - UNSEEN
 
 
 async def zones_of(call: Call, system: System) -> Sequence[str]:
@@ -78,6 +85,7 @@ resource = Resource(
     without=frozenset({"update"}),
     find=find,
     show_view=show_view,
+    prepare=prepare,
     zones=zones_of,
 )
 
@@ -259,8 +267,10 @@ async def _change_modules(call: Call, *, add: bool) -> Reply:
         if add:
             await queries.append_module(session, system.id, module_id)
         else:
+            before = await session.get(System, system.id, lock=True)
             await queries.take_module(session, system.id, module)
-            if not await queries.is_listed(session, module_id):
+            taken = before is not None and module_id in before.modules
+            if taken and not await queries.is_listed(session, module_id):
                 await records.destroy(session, module)
         after = await session.get(System, system.id)
     if after is None:

@@ -7,10 +7,11 @@ providers of single sign-on belong here as well, one file each.
 from __future__ import annotations
 
 import logging
+import re
 import uuid
 from collections.abc import Mapping
 from typing import Any, Final
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, quote, urlsplit
 
 import msgspec
 from litestar import Litestar, Request, Response, get, post, route
@@ -32,6 +33,10 @@ VERSION: Final = "v2.0.0"
 
 JSON: Final = "application/json"
 _NO_STORE: Final = {"Cache-Control": "no-store", "Pragma": "no-cache"}
+
+_SKIPPED: Final = re.compile(r"[\x00-\x1f\x7f]")
+"""What browsers drop from addresses: with it `/<tab>/other.site` names another site."""
+_URL_CHARACTERS: Final = "!#$%&'()*+,/:;=?@[]~"
 
 log = logging.getLogger("placeos.auth")
 
@@ -187,8 +192,9 @@ async def logout(request: Request[Any, Any, Any]) -> Response[bytes]:
 
 def after_logout(wish: str, logout_url: str) -> str:
     """Where to go after signing out: a path of this domain, else where the domain says."""
+    wish = _SKIPPED.sub("", wish)
     if wish.startswith("/") and not wish.startswith(("//", "/\\")):
-        return wish
+        return quote(wish, safe=_URL_CHARACTERS)
     parts = urlsplit(logout_url)
     if parts.path == "/auth/logout":  # that is where we are
         return parse_qs(parts.query).get("continue", ["/"])[0]

@@ -74,8 +74,12 @@ def bearer(headers: Mapping[str, str], query: Mapping[str, str], cookies: Mappin
 
 def client_id(headers: Mapping[str, str], given: Mapping[str, str]) -> str:
     """Which application asks: the parameter, else the user name of HTTP Basic."""
+    return _basic_or_parameter(headers, given).replace("\0", "")[:255]
+
+
+def _basic_or_parameter(headers: Mapping[str, str], given: Mapping[str, str]) -> str:
     if given.get("client_id"):
-        return given["client_id"][:255]
+        return given["client_id"]
     scheme, _, encoded = headers.get("authorization", "").partition(" ")
     if scheme.lower() != "basic":
         return ""
@@ -83,7 +87,7 @@ def client_id(headers: Mapping[str, str], given: Mapping[str, str]) -> str:
         decoded = base64.b64decode(encoded, validate=True).decode()
     except (binascii.Error, UnicodeDecodeError):
         return ""
-    return unquote_plus(decoded.partition(":")[0])[:255]
+    return unquote_plus(decoded.partition(":")[0])
 
 
 def host_name(headers: Mapping[str, str]) -> str:

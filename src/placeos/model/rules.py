@@ -60,7 +60,9 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
     pattern: str | None = None
     """Must match as a whole: `is invalid`."""
     max_length: int = 4096
-    """Characters of a string, entries of a list."""
+    """Characters of a string, entries of a list, characters of an object's JSON."""
+    max_entry: int = 2048
+    """Characters of one entry of a list of texts."""
 
 
 class Field(msgspec.Struct, frozen=True):

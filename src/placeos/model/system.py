@@ -29,7 +29,7 @@ class System(Entity, kw_only=True):
 
     name: Annotated[str, Rule(required=True, text=True, strip=True, max_length=255)]
     description: Annotated[str, Rule(html=True, max_length=100_000)] = ""
-    features: Annotated[list[str], Rule(text=True, max_length=1000)] = []
+    features: Annotated[list[str], Rule(text=True, max_length=1000, max_entry=255)] = []
     email: Annotated[str | None, Rule(strip=True, lower=True, max_length=254)] = None
     bookable: bool = False
     public: bool = False
@@ -48,8 +48,8 @@ class System(Entity, kw_only=True):
     room_booking_url: _Uri = None
     camera_snapshot_urls: list[str] = []
     installed_ui_devices: Int = 0
-    zones: list[str] = []
-    modules: list[str] = []
+    zones: Annotated[list[str], Rule(max_entry=255)] = []
+    modules: Annotated[list[str], Rule(max_entry=255)] = []
     orientation: Orientation = Orientation.UNSPECIFIED
     playlists: list[str] = []
     signage: bool = False

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from enum import Enum, IntEnum
 from typing import Any, TypeVar
@@ -20,6 +20,8 @@ from placeos.model.rules import Entity, Failure, Field, Invalid, WrongType, fiel
 from placeos.model.text import plain, safe_html
 
 E = TypeVar("E", bound=Entity)
+
+MAX_DEPTH = 256  # levels of a free JSON value
 
 
 def draft(
@@ -53,6 +55,7 @@ def draft(
                 values[field.name] = copy.deepcopy(field.default)
         else:
             values[field.name] = _convert(field, given)
+            refused += _unstorable(field, values[field.name])
     if refused:
         raise Invalid(*refused)
     return kind(**values)
@@ -91,10 +94,10 @@ def _convert(field: Field, value: object) -> Any:
 
 def _clean(field: Field, value: Any) -> Any:
     if isinstance(value, list):
-        if field.rule.text:
+        if field.rule.text and not _longest(value) > field.rule.max_entry:
             cleaned = (plain(entry).strip() for entry in value)
             return [entry for entry in cleaned if entry]
-        return value
+        return value  # what is too long is refused by `check`; not worth cleaning
     if not isinstance(value, str):
         return value
     if len(value) > field.rule.max_length:
@@ -125,10 +128,9 @@ def _enum(field: Field, enum: type[Enum], value: object) -> Enum:
 
 def _unix_time(field: Field, text: str) -> int:
     try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
+        return int(datetime.fromisoformat(text).timestamp())
+    except (ValueError, OverflowError):
         raise WrongType(field.name, "expected unix seconds or an ISO 8601 time") from None
-    return int(moment.timestamp())
 
 
 def _field_failures(field: Field, value: Any) -> Iterator[Failure]:
@@ -148,24 +150,38 @@ def _field_failures(field: Field, value: Any) -> Iterator[Failure]:
         size = len(value) if isinstance(value, list) else len(msgspec.json.encode(value))
         if size > rule.max_length:
             yield _too_long(field, "entries" if isinstance(value, list) else "characters")
-            return
-    if not rule.read_only and _holds_nul(value):
-        yield Failure(field.name, "should not contain the character U+0000")
+        elif isinstance(value, list) and _longest(value) > rule.max_entry:
+            reason = f"has an entry that is too long (maximum is {rule.max_entry} characters)"
+            yield Failure(field.name, reason)
 
 
 def _too_long(field: Field, unit: str = "characters") -> Failure:
     return Failure(field.name, f"is too long (maximum is {field.rule.max_length} {unit})")
 
 
-def _holds_nul(value: Any) -> bool:
-    """Whether a text anywhere in a value holds U+0000, which PostgreSQL cannot store."""
-    if isinstance(value, str):
-        return "\0" in value
+def _longest(entries: list[Any]) -> int:
+    """The length of the longest text in a list."""
+    return max((len(entry) for entry in entries if isinstance(entry, str)), default=0)
+
+
+def _unstorable(field: Field, value: Any) -> Iterator[Failure]:
+    """What PostgreSQL cannot store (U+0000), or what could not be read back: a value nested so
+    deeply that decoding it again would fail. Looked at level by level, not by recursion."""
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        if any(isinstance(one, str) and "\0" in one for one in level):
+            yield Failure(field.name, "should not contain the character U+0000")
+            return
+        level = [member for one in level for member in _members(one)]
+        if not level:
+            return
+    yield Failure(field.name, f"is nested too deeply (maximum is {MAX_DEPTH} levels)")
+
+
+def _members(value: Any) -> Iterable[Any]:
     if isinstance(value, dict):
-        return any(_holds_nul(key) or _holds_nul(member) for key, member in value.items())
-    if isinstance(value, list):
-        return any(_holds_nul(member) for member in value)
-    return False
+        return (*value, *value.values())
+    return value if isinstance(value, list) else ()
 
 
 def _is_object(text: str) -> bool:

@@ -16,7 +16,7 @@ class Zone(Entity, kw_only=True):
 
     name: Annotated[str, Rule(required=True, text=True, strip=True, max_length=255)]
     description: Annotated[str, Rule(html=True, max_length=100_000)] = ""
-    tags: Annotated[list[str], Rule(text=True, max_length=1000)] = []
+    tags: Annotated[list[str], Rule(text=True, max_length=1000, max_entry=255)] = []
     location: _Short = None
     display_name: _Short = None
     code: _Short = None

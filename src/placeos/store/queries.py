@@ -25,7 +25,9 @@ MAX_QUERY = 512  # characters of `q` that are looked at
 MAX_TOKENS = 16
 
 _FIELD_PREFIX = re.compile(r"(?<!\S)[A-Za-z_]+:(?=\S)")
-_ID = re.compile(r"[a-z_]+-[0-9A-Za-z\-_~]{6,40}")
+_PREFIXES = "|".join(table.name for table in TABLES.values())
+_ID = re.compile(rf"(?:{_PREFIXES})-(?=\S*[0-9A-Z])[0-9A-Za-z\-_~]{{6,40}}")
+"""An id has digits or capitals; words like `meeting-room` and `user-friendly` are words."""
 _EMAIL = re.compile(r"[^\s@<>\"',;:()]+@[^\s@<>\"',;:()]+")
 _WORD = re.compile(r"[^\W_]+")
 

@@ -34,8 +34,9 @@ from placeos.api.control.frames import frames
 from placeos.api.control.handshake import Credentials, Rejection, judge
 from placeos.api.control.outbox import Outbox
 from placeos.api.control.session import Bindings, Lookups, Router, Services, Session
-from placeos.model.tokens import Claims
+from placeos.model.tokens import Claims, allows
 
+SCOPES: Final = ("systems", "control")  # any of them admits, to write
 MAX_MESSAGE: Final = 1024 * 1024  # bytes of one message, in however many frames
 PONG_EVERY: Final = 80.0  # seconds between pongs sent unasked
 HIGH_WATER: Final = 64 * 1024  # bytes in a socket's write buffer before values wait
@@ -259,9 +260,9 @@ class Server:
         self._changed = asyncio.Event()
 
     def authenticate(self, credentials: Credentials) -> Claims:
-        """Who a client is. Raises Rejection (401)."""
+        """Who a client is. Raises Rejection (401; 403 when its scopes do not reach here)."""
         try:
-            return self._authenticator.authenticate(
+            claims = self._authenticator.authenticate(
                 headers=credentials.headers,
                 query=credentials.query,
                 cookies=credentials.cookies,
@@ -269,6 +270,9 @@ class Server:
             )
         except Unauthorised as error:
             raise Rejection(401, error.message) from None
+        if claims.is_guest or not allows(claims, SCOPES, "write"):
+            raise Rejection(403, "")
+        return claims
 
     def accept(self, request: WSUpgradeRequest) -> WSUpgradeResponseWithListener:
         """picows asks for each connection: a listener or an HTTP error."""
@@ -289,7 +293,8 @@ class Server:
             response = WSUpgradeResponse.create_101_response(extra)
             return WSUpgradeResponseWithListener(response, peer)
         extra["Content-Type"] = "application/json"
-        body = msgspec.json.encode({"error": message})
+        bodiless = status == 403 and not message
+        body = b"" if bodiless else msgspec.json.encode({"error": message})
         response = WSUpgradeResponse.create_error_response(status, body, extra)
         return WSUpgradeResponseWithListener(response, None)
 
