@@ -10,6 +10,7 @@ import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import httpx
 import msgspec
 import pytest
 
@@ -124,6 +125,67 @@ async def test_a_function_is_called_and_its_effect_is_watched(shell):
     finally:
         watching.kill()
         await watching.wait()
+
+
+def test_watching_ends_quietly_when_nobody_reads_any_more(shell):
+    outcome = subprocess.run(
+        ["/bin/sh", "-c", f"'{sys.executable}' -m placeos.cli watch '{ROOM}' | head -n 1"],
+        env=shell.environment,
+        capture_output=True,
+        text=True,
+        timeout=20,
+    )
+    assert outcome.stdout.count("\n") == 1
+    assert outcome.stderr == ""
+
+
+async def test_status_says_what_is_wrong(shell, tmp_path, platform):
+    """A broken driver is named, and so is each module that cannot run for it."""
+    (tmp_path / "odd.py").write_text("def (:\n")
+    url, key = str(shell.ready["url"]), str(shell.ready["api_key"])
+    async with httpx.AsyncClient(
+        base_url=f"{url}/api/engine/v2", headers={"X-API-Key": key}
+    ) as client:
+
+        async def create(path: str, **record: object) -> str:
+            answer = await client.post(path, json=record)
+            assert answer.status_code == 201, answer.text
+            return str(answer.json()["id"])
+
+        repository = await create(
+            "/repositories",
+            name="Odd",
+            folder_name="odd",
+            uri=tmp_path.as_uri(),
+            repo_type="driver",
+        )
+        driver = await create(
+            "/drivers",
+            name="Odd driver",
+            file_name="odd.py",
+            commit="HEAD",
+            repository_id=repository,
+            role=1,
+            module_name="Odd",
+        )
+        module = await create("/modules", driver_id=driver, ip="127.0.0.1", port=9)
+        await client.post(f"/modules/{module}/start")
+        async with asyncio.timeout(20):
+            while (await client.get(f"/modules/{module}/error")).status_code != 200:
+                await asyncio.sleep(0.1)
+        try:
+            outcome = shell.try_("status")
+            assert outcome.returncode == 1
+            reason = "odd.py:1: SyntaxError: invalid syntax"
+            (about_module,) = (line for line in outcome.stdout.splitlines() if module in line)
+            assert f"its driver cannot be used: {reason}" in about_module
+            assert "disconnected" in about_module
+            (about_driver,) = (
+                line for line in outcome.stdout.splitlines() if line.rstrip().endswith(driver)
+            )
+            assert reason in about_driver
+        finally:
+            await client.delete(f"/repositories/{repository}")
 
 
 async def test_watching_goes_on_after_the_api_was_killed(shell, platform):

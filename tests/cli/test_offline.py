@@ -147,3 +147,12 @@ def test_tokens_are_renewed_before_they_end():
     assert Session(url="", access_token="a", expires_at=time.time() + 30).stale
     assert not Session(url="", access_token="a", expires_at=time.time() + 300).stale
     assert not Session(url="", api_key="k").stale
+
+
+@pytest.mark.usefixtures("home")
+@pytest.mark.parametrize("host", ["a b", "http://a.example", "a.example:443", "", "-a", "a..b"])
+def test_a_host_that_is_no_name_is_refused_before_anything_starts(tmp_path, host):
+    outcome = placeos("up", "--data", str(tmp_path / "data"), "--host", host)
+    assert outcome.returncode == 2
+    assert "is no name of a machine" in outcome.stderr
+    assert not (tmp_path / "data").exists()

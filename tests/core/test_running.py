@@ -295,16 +295,39 @@ async def test_a_broken_edit_leaves_the_running_version(building, core, call, un
     assert "greeting" in schema
 
 
-async def test_a_driver_that_never_loaded_says_so_to_callers(building, core, call):
+async def errors_of(router, module, text: str) -> bool:
+    """Whether core remembers an error of the module that has this text."""
+    _, body = await router.ask("core-1", Header(Command.STATS), timeout=5)
+    return any(text in error for error in msgspec.json.decode(body)["errors"].get(module.id, []))
+
+
+async def test_a_driver_that_never_loaded_says_so(building, core, call, router, until, value):
     building.write("broken.py", "def (:\n")
     module = await building.new_module(driver=await building.new_driver("broken.py"))
     with pytest.raises(CallError) as caught:
         await call(module, "greet")
     assert "broken.py:1: SyntaxError" in caught.value.message
+    await until(lambda: errors_of(router, module, "broken.py:1: SyntaxError"))
+    assert await value(module, "connected") is False
     missing = await building.new_module(driver=await building.new_driver("missing.py"))
     with pytest.raises(CallError) as caught:
         await call(missing, "greet")
     assert "missing.py" in caught.value.message
+    await until(lambda: errors_of(router, missing, "missing.py: No such file"))
+    building.write("broken.py", (building.folder / "plain.py").read_text())
+
+    async def well() -> bool:
+        return not await errors_of(router, module, "")
+
+    await until(well)
+    assert await call(module, "greet") == "hello"
+    assert await value(module, "connected") is True
+    await building.change(Module, missing.id, running=False)
+
+    async def forgotten() -> bool:
+        return not await errors_of(router, missing, "")
+
+    await until(forgotten)
 
 
 async def test_a_driver_without_modules_is_loaded_once_to_know_it(building, router, until):

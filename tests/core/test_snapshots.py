@@ -35,6 +35,8 @@ def test_old_versions_go_unless_they_run(root, tmp_path):
     for number in range(KEEP + 4):
         (root / "sub" / "driver.py").write_text(str(number))
         made = snapshot(root, "sub/driver.py", store, {kept.parent})[1]
+        (made.parent / "__pycache__").mkdir()  # as Python leaves it
+        (made.parent / "__pycache__" / "driver.pyc").touch()
         os.utime(made.parent, (number, number))
     assert kept.exists()
     assert len(list(store.iterdir())) == KEEP + 2

@@ -106,6 +106,37 @@ async def test_a_taken_port_is_an_error_only_if_it_was_asked_for(tmp_path, place
     assert "Traceback" not in words
 
 
+async def test_a_ready_file_that_cannot_be_written_is_told_before_anything_starts(
+    tmp_path, placeos_up
+):
+    ready_file = tmp_path / "nowhere" / "ready.json"
+    platform = placeos_up(tmp_path / "data", "--no-demo", "--ready-file", str(ready_file))
+    await platform.start(ready=False)
+    assert await asyncio.wait_for(platform.process.wait(), 20) == 1
+    words = await platform.output()
+    assert f"cannot write the ready file {ready_file}: No such file" in words
+    assert "PostgreSQL" not in words
+
+
+async def test_a_ready_file_that_cannot_be_written_any_more_ends_nothing(tmp_path, placeos_up):
+    ready_file = tmp_path / "place" / "ready.json"
+    ready_file.parent.mkdir()
+    platform = placeos_up(tmp_path / "data", "--no-demo", "--ready-file", str(ready_file))
+    platform.ready_file = ready_file
+    await platform.start()
+    ready = platform.read()
+    ready_file.unlink()
+    ready_file.parent.rmdir()
+    os.kill(ready["pids"]["auth"], signal.SIGKILL)
+    async with asyncio.timeout(20), httpx.AsyncClient(base_url=str(ready["url"])) as client:
+        while (await client.get("/auth/authority")).status_code != 200:
+            await asyncio.sleep(0.1)
+    await platform.interrupt()
+    output = await platform.output()
+    assert "ready.json cannot be written: No such file" in output
+    assert "auth is back" in output
+
+
 async def test_what_is_killed_comes_back(tmp_path, placeos_up, until):
     platform = await placeos_up(tmp_path / "data", "--no-demo").start()
     before = dict(platform.read()["pids"])

@@ -8,12 +8,13 @@ import msgspec
 import typer
 
 from placeos.cli.options import ApiKey, AsJson, Url, connect
-from placeos.cli.output import CliError, print_json, print_table
+from placeos.cli.output import CliError, print_json, print_table, segment
 
 if TYPE_CHECKING:
     from placeos.cli.client import Client
 
 _ALL = 10_000
+_EXPLAINED = 100  # modules whose errors `status` asks for
 
 
 class Module(msgspec.Struct):
@@ -70,13 +71,12 @@ class Driver(msgspec.Struct):
 
 
 class Load(msgspec.Struct):
-    """How a core is doing. Memory in KiB, CPU in percent of one; `errors` by module id."""
+    """How a core is doing. Memory in KiB, CPU in percent of one."""
 
     core_cpu: float = 0
     core_memory: int = 0
     modules: int = 0
     modules_running: int = 0
-    errors: dict[str, list[str]] = {}
 
 
 class _Loads(msgspec.Struct):
@@ -114,6 +114,8 @@ class Overview(msgspec.Struct):
     connected: int
     stopped: int
     problems: list[dict[str, object]]
+    drivers: list[dict[str, object]]
+    """Those whose newest version cannot be used."""
 
 
 class _Version(msgspec.Struct):
@@ -121,14 +123,14 @@ class _Version(msgspec.Struct):
 
 
 def status(as_json: AsJson = False, url: Url = None, api_key: ApiKey = None) -> None:
-    """Show whether all is well: services, cores, and modules that are not connected."""
+    """Show whether all is well: cores, modules not connected or in error, broken drivers."""
     with connect(url, api_key) as client:
         overview = look(client)
     if as_json:
         print_json(overview)
     else:
         _print_status(overview)
-    if overview.problems:
+    if overview.problems or overview.drivers:
         raise typer.Exit(1)
 
 
@@ -191,10 +193,13 @@ def look(client: Client) -> Overview:
     """Everything `status` shows."""
     version = client.get("/version", _Version)
     found = client.get("/modules", list[Module], limit=_ALL)
-    names = _driver_names(client)
+    drivers = client.get("/drivers", list[Driver], limit=_ALL)
+    names = {item.id: item.name for item in drivers}
     rooms = rooms_of(client.get("/systems", list[Place], limit=_ALL))
-    nodes = _nodes(client)
-    errors = {key: text for node in nodes for key, text in node.load.local.errors.items()}
+    troubled = [
+        item for item in found if item.running and (not item.connected or item.has_runtime_error)
+    ]
+    errors = _errors(client, [item.id for item in troubled if item.has_runtime_error])
     problems: list[dict[str, object]] = [
         {
             "room": ", ".join(rooms.get(item.id, [])),
@@ -204,18 +209,22 @@ def look(client: Client) -> Overview:
             "state": item.state,
             "reason": _reason(item, errors.get(item.id)),
         }
-        for item in found
-        if item.running and (not item.connected or item.has_runtime_error)
+        for item in troubled
     ]
     running = [item for item in found if item.running]
     return Overview(
         url=client.url,
         version=version.version,
-        nodes=nodes,
+        nodes=_nodes(client),
         running=len(running),
         connected=sum(item.connected for item in running),
         stopped=len(found) - len(running),
         problems=problems,
+        drivers=[
+            {"driver": item.name, "file": item.file_name, "error": error, "id": item.id}
+            for item in drivers
+            if (error := _first_line(item.compilation_output))
+        ],
     )
 
 
@@ -236,14 +245,22 @@ def _nodes(client: Client) -> list[Node]:
         return []
 
 
-def _driver_names(client: Client) -> dict[str, str]:
-    return {item.id: item.name for item in client.get("/drivers", list[Driver], limit=_ALL)}
+def _errors(client: Client, modules: list[str]) -> dict[str, str]:
+    """What the cores say of the first of these modules."""
+    found = {}
+    for module in modules[:_EXPLAINED]:
+        try:
+            texts = client.get(f"/modules/{segment(module)}/error", list[str])
+        except CliError:  # gone meanwhile, or well again
+            continue
+        found[module] = "; ".join(_first_line(text) for text in texts)
+    return found
 
 
-def _reason(item: Module, errors: list[str] | None) -> str:
+def _reason(item: Module, errors: str | None) -> str:
     """Why a module is not well: what its core says, else what can be told from here."""
     if errors:
-        return errors[-1]
+        return errors
     where = f"the device at {item.address} does not answer" if item.address else "not connected"
     reasons = [] if item.connected else [where]
     if item.has_runtime_error:
@@ -275,6 +292,12 @@ def _print_status(overview: Overview) -> None:
         print_table(
             [column.upper() for column in columns],
             ([str(problem[column]) for column in columns] for problem in overview.problems),
+            empty="",
+        )
+    if overview.drivers:
+        print_table(
+            ("DRIVER", "FILE", "ERROR", "ID"),
+            ([str(value) for value in driver.values()] for driver in overview.drivers),
             empty="",
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,6 +14,8 @@ from placeos.cli.output import ASKED_WRONGLY, CliError
 
 if TYPE_CHECKING:
     from placeos.local.view import View
+
+_HOST = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(\.(?!-)[A-Za-z0-9_-]{1,63})*")
 
 
 def up(
@@ -69,7 +72,7 @@ def up(
             exit_code=ASKED_WRONGLY,
         ) from error
     options = Options(
-        data=data, port=port, cores=cores, demo=demo, hosts=tuple(host or ()), ready_file=ready_file
+        data=data, port=port, cores=cores, demo=demo, hosts=_names(host), ready_file=ready_file
     )
     view = _view()
     try:
@@ -78,6 +81,18 @@ def up(
         raise CliError(str(error)) from error
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _names(hosts: list[str] | None) -> tuple[str, ...]:
+    """Host names or addresses, each once. Raises CliError."""
+    for host in hosts or ():
+        if not _HOST.fullmatch(host):
+            raise CliError(
+                f"--host: {host!r} is no name of a machine",
+                hint="It looks like control.example.com, without http:// and port",
+                exit_code=ASKED_WRONGLY,
+            )
+    return tuple(dict.fromkeys(host.lower() for host in hosts or ()))
 
 
 def _view() -> View:

@@ -8,7 +8,7 @@ import random
 import ssl
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import msgspec
 import picows
@@ -79,18 +79,27 @@ def run(watcher: Watcher, *, seconds: float | None, as_json: bool) -> None:
     printer = _Printer(as_json)
 
     async def follow() -> None:
-        with contextlib.suppress(TimeoutError):
+        following = asyncio.create_task(_keep_following(watcher, printer))
+        printer.on_broken = following.cancel
+        with contextlib.suppress(TimeoutError, asyncio.CancelledError):
             async with asyncio.timeout(seconds):
-                await _keep_following(watcher, printer)
+                await following
 
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(follow())
+    if printer.broken is not None:
+        raise printer.broken
 
 
 class _Printer:
-    """Prints a value when it is another than last time."""
+    """Prints a value when it is another than last time.
+
+    When nobody reads any more (`| head`), `broken` says so and `on_broken` is called.
+    """
 
     def __init__(self, as_json: bool) -> None:
+        self.broken: OSError | None = None
+        self.on_broken: Callable[[], object] = lambda: None
         self._as_json = as_json
         self._last: dict[Place, bytes] = {}
 
@@ -105,7 +114,16 @@ class _Printer:
         else:
             clock = time.strftime("%H:%M:%S", time.localtime(now))
             text = f"{clock}  {module}.{key} = {show(value)}"
-        print(text, flush=True)
+        self._print(text)
+
+    def _print(self, text: str) -> None:
+        if self.broken is not None:
+            return
+        try:
+            print(text, flush=True)
+        except OSError as error:
+            self.broken = error
+            self.on_broken()
 
     def say(self, text: str) -> None:
         print(text, file=sys.stderr, flush=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
+from msgspec import Raw
 
 from placeos.cluster import view as views
 from placeos.cluster.registry import Registry
@@ -195,6 +196,8 @@ class Node:
         parts.executor.want(module, wanted)
         if wanted is None and module not in parts.executor.instances:
             self._left(module)
+            if ours:
+                self._does_not_run(module)
         parts.switch.look_again(module)
 
     def _left(self, module: str) -> None:
@@ -210,7 +213,25 @@ class Node:
         elif not self.owns(module):
             parts.state.forget(module)
 
+    def _does_not_run(self, module: str) -> None:
+        """A module of ours does not run, as it should be or since its driver is not at hand."""
+        parts = self._parts
+        record = parts.configuration.modules.get(module)
+        problem = None
+        if record is not None and record.running and record.driver_id not in self.versions:
+            problem = parts.repositories.problems.get(record.driver_id)
+        if problem is not None:
+            self.module_unusable(module, problem)
+        else:
+            parts.reports.module_gone(module)
+
     # -- modules --------------------------------------------------------------------------------
+
+    def module_unusable(self, module: str, reason: str) -> None:
+        """A module should run, but its driver cannot be used, in any version."""
+        summary = reason.partition("\n")[0]
+        self._parts.reports.module_error(module, "start", f"its driver cannot be used: {summary}")
+        self._parts.state.change(module, [("connected", Raw(b"false"))])
 
     def module_started(self, module: str, metadata: bytes) -> None:
         """A module accepted its start, or (without metadata) an update."""

@@ -40,7 +40,7 @@ class Output:
 
     def stack(self, path: str, since: float) -> str | None:
         """Where a dump written after `since` (loop time) says `path` is: `file:line in f`."""
-        wanted = path.encode()
+        wanted = path.encode("ascii", "backslashreplace")  # as faulthandler writes names
         for when, line in self._lines:
             match = _FRAME.match(line) if when >= since else None
             if match is not None and match["file"] == wanted:

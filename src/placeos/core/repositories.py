@@ -11,6 +11,7 @@ import asyncio
 import hashlib
 import logging
 import os
+import shutil
 from collections.abc import Callable, Container, Iterable
 from pathlib import Path
 from typing import Final
@@ -252,6 +253,4 @@ def _forget_old(folder: Path, newest: Path, in_use: Container[Path]) -> None:
         reverse=True,
     )
     for old in versions[KEEP:]:
-        for file in old.iterdir():
-            file.unlink()
-        old.rmdir()
+        shutil.rmtree(old, ignore_errors=True)  # with the bytecode beside it; or the next time

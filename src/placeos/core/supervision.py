@@ -56,6 +56,8 @@ class Supervision:
         for module, want in self._parts.executor.desired.items():
             if want.version == version.key:
                 self._parts.switch.look_again(module)
+                if module not in self._parts.executor.instances:
+                    self._node.module_unusable(module, message)
         self._parts.executor.probed(version.key)
 
     def process_gone(self, process: DriverProcess, link: Link, reason: str) -> None:

@@ -67,7 +67,7 @@ async def run(options: Options, view: View) -> None:
         socket_folder(folder.path) as sockets,
     ):
         if options.ready_file is not None:
-            options.ready_file.unlink(missing_ok=True)  # left behind by one that was killed
+            _clear(options.ready_file)
         if options.port is None and port != DEFAULT_PORT:
             view.event(f"Port {DEFAULT_PORT} is taken: using {port}.")
         lock.say(address(port))
@@ -81,6 +81,20 @@ async def run(options: Options, view: View) -> None:
                 view.event("Everything is stopped.")
             finally:
                 platform.tidy()
+
+
+class ReadyFileError(Exception):
+    """The ready file cannot be written there; the message says why."""
+
+
+def _clear(ready_file: Path) -> None:
+    """Remove what one that was killed left behind; learn now whether it can be written later."""
+    try:
+        secrets.write_private(ready_file.absolute(), b"")
+        ready_file.unlink()
+    except OSError as error:
+        why = error.strerror or error
+        raise ReadyFileError(f"cannot write the ready file {ready_file}: {why}") from error
 
 
 class _Platform:
@@ -230,7 +244,10 @@ class _Platform:
         file = self._options.ready_file
         if file is not None and self._ready is not None:
             text = msgspec.json.format(msgspec.json.encode(self._ready))
-            secrets.write_private(file.absolute(), text)
+            try:
+                secrets.write_private(file.absolute(), text)
+            except OSError as error:  # a full disk ends nothing that runs
+                self._view.event(f"{file} cannot be written: {error.strerror or error}")
 
 
 def address(port: int) -> str:
@@ -275,6 +292,7 @@ def expected_errors() -> tuple[type[Exception], ...]:
     return (
         FolderTakenError,
         PortTakenError,
+        ReadyFileError,
         StartFailedError,
         PostgresError,
         EngineMissingError,
