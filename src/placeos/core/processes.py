@@ -122,9 +122,13 @@ class DriverProcess:
         pause = BACKOFF[0]
         while not self._ended:
             self.phase = Phase.LOADING
+            started = time.monotonic()
             healthy = await self._live()
             if healthy:
                 pause = BACKOFF[0]
+            elif self.problem:
+                # A file that hangs while it is loaded burns a processor: half of the time at most.
+                pause = min(max(pause, time.monotonic() - started), BACKOFF[1])
             if self._ended:
                 return
             delay = pause * random.uniform(0.8, 1.2)  # noqa: S311 - jitter
