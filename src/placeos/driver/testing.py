@@ -25,6 +25,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Raw
 
+from placeos.driver.loader import LOGIC
 from placeos.driver.testing_core import FakeModule, ForkParent, PlayedCore
 from placeos.wire.errors import CallError
 from placeos.wire.frame import Clearance, Command, Header
@@ -274,6 +275,10 @@ async def drive(
             module = await _start(core, device, start)
             if connected:
                 await module.status("connected", True)
+                if port is None and start.role != LOGIC:
+                    # Else the device might be unplugged with the connection half accepted,
+                    # and that one would stay open.
+                    await device.expect_connection(1)
             yield module
             core.terminate()
             await parent.exited(pid)
