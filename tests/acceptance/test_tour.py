@@ -51,7 +51,7 @@ async def test_tour(site):
         site.cli("exec", ROOM, "Display_1", "power", "true")
         assert await watched.until("Display_1", "power_state", "on") == ["warming", "on"]
     site.cli("exec", ROOM, "System", "start", "2")
-    assert await site.value(ROOM, "Switcher_1", "video1") == 2
+    await site.becomes(ROOM, "Switcher_1", "video1", 2)
     async with watch(site, ROOM) as watched:
         await watched.until("System_1", "status", "ready")
         site.cli("demo", "unplug", ROOM, "--for", "2", "--data", str(site.data))
@@ -60,7 +60,7 @@ async def test_tour(site):
         await watched.until("Display_1", "connected", True, within=10)
         await watched.until("System_1", "status", "ready", within=10)
     site.cli("exec", ROOM, "System_1", "shutdown")
-    assert await site.value(ROOM, "System_1", "active") is False
+    await site.becomes(ROOM, "System_1", "active", False)
 
 
 def test_mistakes_at_the_command_line_are_explained(site):
@@ -86,7 +86,7 @@ async def test_every_room_starts_and_shuts_down(site):
         assert (await site.call(room, "System_1", "start")).status_code == 200
     for room in ("Room 1.02", "Room 2.02"):
         await site.becomes(room, "Display_1", "power_state", "on")
-        assert await site.value(room, "System_1", "active") is True
+        await site.becomes(room, "System_1", "active", True)
         assert (await site.call(room, "System_1", "shutdown")).status_code == 200
         await site.becomes(room, "System_1", "active", False)
         await site.becomes(room, "Display_1", "power", False)

@@ -360,3 +360,16 @@ def value(redis):
         return msgspec.json.decode(raw) if raw is not None else None
 
     return read
+
+
+@pytest.fixture
+def becomes(value):
+    """`await becomes(module, key, expected)`: state reaches Redis a moment after the answer."""
+
+    async def wait(module, key: str, expected: object) -> None:
+        async def is_there() -> bool:
+            return await value(module, key) == expected
+
+        await until(is_there)
+
+    return wait

@@ -47,12 +47,12 @@ async def building(platform, Building, tmp_path):  # noqa: N803 - a class
     await made.destroy(made.repository)
 
 
-async def test_a_module_runs_and_answers(building, core, call, value, redis, until):
+async def test_a_module_runs_and_answers(building, core, call, value, redis, until, becomes):
     module = await building.new_module(notes="by the window")
     await building.new_settings(module, "number: 5")
     assert await call(module, "echo", "hé") == "hé"
     await until(lambda: value(module, "number"))
-    assert await value(module, "greeting") == "hello"
+    await becomes(module, "greeting", "hello")
     system = module.control_system_id
     await until(lambda: redis.hgetall(keys.system(system)))
     assert await redis.hgetall(keys.system(system)) == {b"Plain/1": module.id.encode()}
@@ -196,7 +196,7 @@ async def test_one_process_for_all_modules_of_a_driver(building, core, call, unt
 
 
 async def test_a_crash_restarts_the_modules_and_keeps_their_state(
-    building, core, call, until, value
+    building, core, call, until, becomes
 ):
     module = await building.new_module()
     await call(module, "set", "kept", 7)
@@ -206,7 +206,7 @@ async def test_a_crash_restarts_the_modules_and_keeps_their_state(
     assert caught.value.failure == Failure.MAY_HAVE_RUN
     assert caught.value.message == "its driver process ended with status 7 while 'crash' ran"
     assert await call(module, "pid") != pid  # it waited for the restart
-    assert await value(module, "kept") == 7
+    await becomes(module, "kept", 7)
     await until(lambda: _record_flag(building, module, True))
 
 
@@ -241,7 +241,7 @@ async def test_other_drivers_do_not_notice_a_crash_or_a_block(building, core, ca
     assert " in block" in told
 
 
-async def test_an_edit_runs_within_a_second(building, core, call, until, value):
+async def test_an_edit_runs_within_a_second(building, core, call, until, becomes):
     module = await building.new_module()
     assert await call(module, "version") == 1
     await call(module, "set", "kept", 3)
@@ -254,7 +254,7 @@ async def test_an_edit_runs_within_a_second(building, core, call, until, value):
 
     await until(is_new)
     assert time.monotonic() - began < 1.0
-    assert await value(module, "kept") == 3
+    await becomes(module, "kept", 3)
 
 
 async def test_a_broken_edit_leaves_the_running_version(building, core, call, until):
@@ -301,14 +301,14 @@ async def errors_of(router, module, text: str) -> bool:
     return any(text in error for error in msgspec.json.decode(body)["errors"].get(module.id, []))
 
 
-async def test_a_driver_that_never_loaded_says_so(building, core, call, router, until, value):
+async def test_a_driver_that_never_loaded_says_so(building, core, call, router, until, becomes):
     building.write("broken.py", "def (:\n")
     module = await building.new_module(driver=await building.new_driver("broken.py"))
     with pytest.raises(CallError) as caught:
         await call(module, "greet")
     assert "broken.py:1: SyntaxError" in caught.value.message
     await until(lambda: errors_of(router, module, "broken.py:1: SyntaxError"))
-    assert await value(module, "connected") is False
+    await becomes(module, "connected", False)
     missing = await building.new_module(driver=await building.new_driver("missing.py"))
     with pytest.raises(CallError) as caught:
         await call(missing, "greet")
@@ -321,7 +321,7 @@ async def test_a_driver_that_never_loaded_says_so(building, core, call, router, 
 
     await until(well)
     assert await call(module, "greet") == "hello"
-    assert await value(module, "connected") is True
+    await becomes(module, "connected", True)
     await building.change(Module, missing.id, running=False)
 
     async def forgotten() -> bool:
