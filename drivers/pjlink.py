@@ -59,6 +59,7 @@ class Projector(Driver[ProjectorSettings], Powerable, Muteable, InputSelection):
 
     def __init__(self) -> None:
         self._proof = ""
+        self._password = ""  # of the last login
         # what was asked for while the lamp was warming up or cooling down
         self._wanted_power: bool | None = None
         self._wanted_input: str | None = None
@@ -68,12 +69,13 @@ class Projector(Driver[ProjectorSettings], Powerable, Muteable, InputSelection):
 
     async def login(self) -> None:
         """Answer the greeting; the first command carries the proof of the password (5)."""
+        self._password = self.settings.password
         greeting = (await self.receive()).decode()
         match greeting.split():
             case ["PJLINK", "0"]:
                 self._proof = ""
             case ["PJLINK", "1", challenge]:
-                secret = challenge + self.settings.password
+                secret = challenge + self._password
                 self._proof = hashlib.md5(secret.encode()).hexdigest()  # noqa: S324 - prescribed
             case _:
                 raise DriverError(f"this is no PJLink projector: it greets with {greeting!r}")
@@ -84,7 +86,8 @@ class Projector(Driver[ProjectorSettings], Powerable, Muteable, InputSelection):
         await self.inspect()
 
     async def settings_changed(self) -> None:
-        self.disconnect("the settings were changed")
+        if self.settings.password != self._password:
+            self.disconnect("the password was changed")
 
     # -- functions --------------------------------------------------------------------------
 

@@ -126,6 +126,16 @@ async def test_wrong_password_is_reported_and_never_connected() -> None:
         assert display.state.get("connected") is not True
 
 
+async def test_only_another_password_needs_another_connection() -> None:
+    async with projector(poll_every=60) as display:
+        await display.update(poll_every=0.1)
+        await display.update(poll_every=0.2)
+        await display.device.expect_request(b"%1POWR ?\r", 5)  # it polls by the new setting
+        assert display.device.connections == 1
+        await display.update(poll_every=0.2, password="another")
+        await display.device.expect_connection(2)
+
+
 async def test_dropped_connection_is_noticed_and_made_again() -> None:
     async with projector() as display:
         await display.status("model", "Beamer")

@@ -38,6 +38,7 @@ LAMP = """
             self["hooks"] = [*self["hooks"], "stopped"]
 
         async def settings_changed(self):
+            self["changes"] = self.get("changes", 0) + 1
             self["level"] = self.settings.level
 
         async def received(self, data: bytes):
@@ -217,8 +218,10 @@ async def test_wrong_settings_leave_the_last_good_ones(write_driver, device):
             await lamp.update(level="high")
         assert caught.value.kind == "InvalidSettings"
         await lamp.fault("'level': expected int, got str")
+        await lamp.update(level=5)  # the wrong value is taken away again: nothing changed
         await lamp.update(level=6)
         await lamp.status("level", 6)
+        assert lamp.state["changes"] == 2
         assert device.connections == 1
 
 

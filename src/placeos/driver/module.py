@@ -74,7 +74,10 @@ class Module:
         self.spawn(self._start(), "start")
 
     def update(self, start: ModuleStart) -> None:
-        """Take new settings and a new address. Raises InvalidSettings: the old ones stay."""
+        """Take new settings and a new address. Raises InvalidSettings: the old ones stay.
+
+        What comes back as it is, say after a wrong value was taken away, is no change.
+        """
         system = self.config.system
         self.config = start
         if self._device is not None:
@@ -83,10 +86,13 @@ class Module:
         if (system and system.id) != (new_system and new_system.id):
             self._follow()
         try:
-            self.settings = self.blueprint.settings.read(start.settings)
+            settings = self.blueprint.settings.read(start.settings)
         except InvalidSettings as error:
             self.fault(str(error))
             raise
+        if settings == self.settings:
+            return
+        self.settings = settings
         for timer, offline in self._timers:
             self._resume(timer, offline)
         self.spawn(self._guarded("settings_changed"), "settings_changed")
