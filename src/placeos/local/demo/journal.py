@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TextIO, TypedDict
 
 MAX_BYTES = 32 * 1024 * 1024
-"""A journal that grows over this is renamed to `….1`, replacing the one before."""
+"""A journal that would grow over this is first renamed to `….1`, replacing the one before."""
 
 
 class Entry(TypedDict, total=False):
@@ -43,13 +43,12 @@ class Journal:
         """Append one entry. It is in the file, not in a buffer, when this returns."""
         if self._file is None or self._path is None:
             return
-        self._size += self._file.write(
-            json.dumps({"at": round(time.time(), 4), "event": event, **fields}) + "\n"
-        )
-        if self._size > MAX_BYTES:
+        line = json.dumps({"at": round(time.time(), 4), "event": event, **fields}) + "\n"
+        if self._size + len(line) > MAX_BYTES:
             self._file.close()
             self._path.replace(self._path.with_name(self._path.name + ".1"))
             self._open(self._path)
+        self._size += self._file.write(line)
 
     def close(self) -> None:
         """Close the file. May be called twice."""
