@@ -88,16 +88,20 @@ async def test_warm_up() -> None:
 async def test_on_while_cooling_happens_when_it_can() -> None:
     async with projector(POWR="2") as display:
         await display.status("cooling", True)
-        call = display.exec("power", True)
-        await display.should_send(b"%1POWR 1\r")
-        await display.responds(b"%1POWR=ERR3\r")
-        for _ in range(2):
-            await display.should_send(b"%1POWR 1\r")
-            await display.responds(b"%1POWR=ERR3\r")
-        assert await call is True
-        await display.should_send(b"%1POWR 1\r")
-        answer(display.device, POWR="3")
-        await display.responds(b"%1POWR=OK\r")
+        # Calls and polls take turns in trying, so nobody can say whose try is the one that
+        # is waited for: each is answered at once.
+        cold = False
+
+        def obey() -> bytes:
+            if cold:
+                answer(display.device, POWR="3")
+            return b"%1POWR=OK\r" if cold else b"%1POWR=ERR3\r"
+
+        display.device.answers(b"%1POWR 1\r", obey)
+        assert await display.exec("power", True) is True
+        await display.device.expect_request(b"%1POWR 1\r", 3)
+        assert display.state["power"] is False
+        cold = True
         await display.status("warming", True)
 
 
@@ -156,8 +160,14 @@ async def test_projector_that_no_longer_answers_is_dropped() -> None:
 async def test_polls_ten_times_a_second() -> None:
     async with projector() as display:
         await display.status("model", "Beamer")
-        polls = display.device.requests.count(b"%1POWR ?\r")
-        await display.device.expect_request(b"%1POWR ?\r", polls + 20, timeout=3)
+        for last in (False, False, True):  # a busy machine may spoil one try
+            polls = display.device.requests.count(b"%1POWR ?\r")
+            try:
+                await display.device.expect_request(b"%1POWR ?\r", polls + 20, timeout=3)
+                break
+            except TimeoutError:
+                if last:
+                    raise
 
 
 async def test_mute() -> None:

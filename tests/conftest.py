@@ -15,9 +15,14 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 import psutil
 import pytest
+from hypothesis import HealthCheck, settings
 
 from placeos.local.engines import Engines, running_engines
 from placeos.local.secrets import ensure_secrets
+
+# How long an example takes says more about the machine than about the code.
+settings.register_profile("no clock", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("no clock")
 
 _TEMPLATE = "template_platform"
 _numbers = itertools.count(1)
@@ -104,8 +109,8 @@ class Platform:
         """All processes below it."""
         return psutil.Process(self.process.pid).children(recursive=True)
 
-    async def interrupt(self, within: float = 5) -> None:
-        """Ctrl-C."""
+    async def interrupt(self, within: float = 30) -> None:
+        """Ctrl-C. How quickly it has to end is for one test to say, not for every clean-up."""
         self.process.send_signal(signal.SIGINT)
         await asyncio.wait_for(self.process.wait(), within)
 

@@ -285,6 +285,11 @@ class Site:
 
     def driver_process(self, room: Room, driver: DriverFile) -> psutil.Process:
         """The process that holds the connection to the device of a room."""
+        process = self.connected_process(room, driver)
+        return process or pytest.fail(f"nobody is connected to {device_name(room, driver)}")
+
+    def connected_process(self, room: Room, driver: DriverFile) -> psutil.Process | None:
+        """The same, or None while nobody is connected."""
         port = json.loads(ports_file(self.data).read_text())[device_name(room, driver)]
         assert self.process is not None
         for process in psutil.Process(self.process.pid).children(recursive=True):
@@ -292,7 +297,7 @@ class Site:
                 for connection in process.net_connections("tcp"):
                     if connection.raddr and connection.raddr.port == port:
                         return process
-        pytest.fail(f"nobody is connected to {device_name(room, driver)}")
+        return None
 
     @asynccontextmanager
     async def control(self) -> AsyncIterator[Control]:

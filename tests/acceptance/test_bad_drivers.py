@@ -121,8 +121,12 @@ async def test_wrong_settings_value(site):
         bad = await created(site, "settings", **settings)
         try:
             await reported(site, module, "poll_every")
-            record = (await site.client.get(f"/modules/{module}")).json()
-            assert record["has_runtime_error"] is True
+
+            async def noted():  # the record is written after core knows of the error
+                record = (await site.client.get(f"/modules/{module}")).json()
+                return record["has_runtime_error"] is True
+
+            await site.eventually(noted, what="has_runtime_error")
         finally:
             await site.client.delete(f"/settings/{bad}")
 
@@ -165,9 +169,13 @@ async def test_driver_that_cannot_be_loaded(site, repository, file_name, text, r
             return answer.status_code == 503 and answer.json()["compilation_output"]
 
         assert reason in await site.eventually(compiled, what="the output of the build")
-        answer = await site.client.post(f"/systems/{system}/Odd_1/hello", json=[])
-        assert answer.status_code >= 400
-        assert reason in answer.json()["message"]
+
+        async def refused():  # the module may be placed in its system a moment later
+            answer = await site.client.post(f"/systems/{system}/Odd_1/hello", json=[])
+            assert answer.status_code >= 400
+            return reason in answer.json().get("message", "")
+
+        await site.eventually(refused, what="a call to be told why")
         (repository[0] / file_name).write_text(GOOD)
         await says_hello(site, system, within=RELOAD)
         # a broken version is reported, while the one that works goes on

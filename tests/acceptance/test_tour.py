@@ -2,7 +2,10 @@
 
 import asyncio
 import json
-from contextlib import asynccontextmanager
+from collections import defaultdict, deque
+from contextlib import asynccontextmanager, suppress
+
+import pytest
 
 ROOM = "Room 1.01"
 ROOMS = ["Room 1.01", "Room 1.02", "Room 1.03", "Room 2.01", "Room 2.02"]
@@ -13,18 +16,25 @@ class Watched:
 
     def __init__(self, process):
         self._process = process
+        self._unread = defaultdict(deque)
 
     async def until(self, module, key, wanted, *, within=20):
-        """Read on until a value is the wanted one; gives all values of it on the way there."""
+        """Read on until a value is the wanted one; gives all values of it on the way there.
+
+        Each value has its own course: which of two is printed first does not matter.
+        """
         seen = []
+        unread = self._unread[module, key]
         async with asyncio.timeout(within):
-            async for line in self._process.stdout:
-                change = json.loads(line)
-                if (change["module"], change["key"]) == (module, key):
-                    seen.append(change["value"])
-                    if change["value"] == wanted:
-                        return seen
-        raise AssertionError(f"`placeos watch` ended; {module}.{key} was {seen}")
+            while not seen or seen[-1] != wanted:
+                if not unread:
+                    line = await self._process.stdout.readline()
+                    assert line, f"`placeos watch` ended; {module}.{key} was {seen}"
+                    change = json.loads(line)
+                    self._unread[change["module"], change["key"]].append(change["value"])
+                else:
+                    seen.append(unread.popleft())
+        return seen
 
 
 @asynccontextmanager
@@ -45,7 +55,12 @@ async def test_tour(site):
     assert [room["name"] for room in json.loads(site.cli("systems", "--json"))] == ROOMS
     for room in ROOMS:
         assert room in site.cli("systems")
-    assert "15" in site.cli("status")
+
+    async def well():
+        with suppress(pytest.fail.Exception):  # some rooms lose a device for a moment
+            return site.cli("status")
+
+    assert "15" in await site.eventually(well, what="`placeos status` to find nothing wrong")
     async with watch(site, ROOM, "Display_1") as watched:
         await watched.until("Display_1", "power_state", "off")
         site.cli("exec", ROOM, "Display_1", "power", "true")

@@ -145,7 +145,7 @@ async def platform(
         asyncio.create_task(work)
         for work in (feed.run(), authenticator.run(), bindings.run(), services.state.run())
     ]
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await authenticator.loaded.wait()
         while not (bindings.is_up and feed.connected):
             await asyncio.sleep(0.01)

@@ -287,6 +287,6 @@ async def status_code(client: Admin, path: str) -> int:
 
 async def eventually(ask: Any, expected: object) -> None:
     """Ask until the answer is as expected; the change feed takes a moment."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while await ask() != expected:
             await asyncio.sleep(0.01)

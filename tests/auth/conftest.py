@@ -29,7 +29,7 @@ class Running:
 
     def __init__(self, url: str, database_url: str, key: bytes) -> None:
         self.url = url
-        self.client = httpx.AsyncClient(base_url=url, timeout=10.0)
+        self.client = httpx.AsyncClient(base_url=url, timeout=30.0)
         self.database_url = database_url
         self.verifier = Verifier(key)
         self.user_id = ""
@@ -81,7 +81,7 @@ class Running:
             env=environment(self.database_url, secrets, secrets, 0),
             stderr=asyncio.subprocess.PIPE,
         )
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             _, log = await process.communicate()
         assert process.returncode is not None
         return process.returncode, log.decode()
@@ -165,7 +165,7 @@ async def auth_process(database_url: str, secrets: Path, folder: Path) -> AsyncI
             stderr=log,
         )
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while True:
                 try:
                     if (await running.client.get("/auth/authority?health")).status_code == 200:
@@ -177,7 +177,7 @@ async def auth_process(database_url: str, secrets: Path, folder: Path) -> AsyncI
     finally:
         await running.client.aclose()
         process.terminate()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             assert await process.wait() == 0
 
 
@@ -207,7 +207,7 @@ async def auth(auth_service: Running) -> Running:
         await auth_service.sql(f"DELETE FROM {table}")
     first = await fill(auth_service.database_url)
     auth_service.user_id, auth_service.authority_id = first.user_id, first.authority_id
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while True:
             answer = await auth_service.client.get("/auth/authority")
             if answer.status_code == 200 and answer.json()["id"] == first.authority_id:

@@ -36,7 +36,7 @@ async def test_an_unknown_host_means_the_only_authority_while_there_is_one(auth:
         "INSERT INTO authority SELECT 'authority-2', created_at, updated_at, 'Two', '',"
         " 'two.example', login_url, logout_url, internals, config, email_domains FROM authority"
     )
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while (await get("/auth/authority", headers=other)).status_code != 404:
             await asyncio.sleep(0.05)
     answer = await get("/auth/authority?health", headers=other)
@@ -80,7 +80,7 @@ async def test_a_password_gives_tokens_however_it_is_sent(auth: Any, path: str, 
         3,
         [],
     )
-    assert abs(claims.iat - time.time()) < 5
+    assert abs(claims.iat - time.time()) < 30
     assert claims.exp - content["created_at"] == 7200
 
 
@@ -361,12 +361,12 @@ async def test_the_database_may_go_and_come_back(
         assert refused.headers["retry-after"] == "1"
         assert (await other.client.get("/auth/authority")).json()["domain"] == "localhost"
         await relay.mend()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while (await other.client.post("/auth/token", params=other.grant())).is_error:
                 await asyncio.sleep(0.05)
         # The feed is back as well: a new domain becomes known.
         await auth.sql("UPDATE authority SET name = 'Renamed'")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while (await other.client.get("/auth/authority")).json()["name"] != "Renamed":
                 await asyncio.sleep(0.05)
 

@@ -67,9 +67,10 @@ def test_without_a_login_it_says_how_to_log_in():
 
 @pytest.mark.usefixtures("home")
 def test_with_nobody_there_it_says_so():
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    outcome = placeos("systems", "--url", f"http://127.0.0.1:{port}", "--api-key", "x.y")
+    with socket.socket() as silent:  # held, so that nobody else can begin to listen there
+        silent.bind(("127.0.0.1", 0))
+        port = silent.getsockname()[1]
+        outcome = placeos("systems", "--url", f"http://127.0.0.1:{port}", "--api-key", "x.y")
     assert outcome.returncode == 1
     assert f"cannot reach http://127.0.0.1:{port}" in outcome.stderr
     assert "placeos up" in outcome.stderr

@@ -62,9 +62,10 @@ async def test_a_watch_delivers_and_reports_compaction(etcd):
 
 
 async def test_a_core_registers_and_writes_the_view(etcd, core, until):
-    one = await core("core-1")
+    # Views are counted: none may come from a lease that ended because the machine was busy.
+    one = await core("core-1", ttl=60)
     await until(lambda: one.registry.view and one.registry.view.eligible == ("core-1",))
-    two = await core("core-2")
+    two = await core("core-2", ttl=60)
     await until(lambda: two.registry.view and len(two.registry.view.members) == 2)
     await until(lambda: one.registry.view == two.registry.view)
     await two.stop()
@@ -77,11 +78,11 @@ async def test_a_killed_core_leaves_the_view_within_its_lease(core, until):
     two = await core("core-2")
     await until(lambda: one.registry.view and len(one.registry.view.members) == 2)
     await two.stop(leave=False)
-    await until(lambda: one.registry.view.eligible == ("core-1",), 8)
+    await until(lambda: one.registry.view.eligible == ("core-1",), 20)
 
 
 async def test_the_second_of_one_identity_waits(etcd, core, until):
-    one = await core("core-1")
+    one = await core("core-1", ttl=60)  # it must not lose its lease while it is waited for
     await one.membership.registered.wait()
     two = await core("core-1")
     await asyncio.sleep(1.5)
@@ -95,7 +96,7 @@ async def test_a_proven_successor_replaces_at_once(etcd, core, until):
     await until(lambda: one.registry.view)
     await one.stop(leave=False)
     two = await core("core-1", predecessor=one.incarnation)
-    await until(two.membership.registered.is_set, 1)
+    await until(two.membership.registered.is_set)  # far sooner than the lease of 60 s ends
     await until(lambda: two.registry.view.members[0].incarnation == two.incarnation)
 
 
@@ -105,12 +106,12 @@ async def test_a_lost_lease_and_a_lost_key_are_made_again(etcd, core, until):
     key = member_key("core", "core-1")
     first = await etcd.get(key)
     await etcd.revoke(first.lease)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(15):
         while (item := await etcd.get(key)) is None:
             await asyncio.sleep(0.05)
     assert msgspec.json.decode(item.value, type=Registration).incarnation == one.incarnation
     await etcd.delete(key)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(15):
         while await etcd.get(key) is None:
             await asyncio.sleep(0.05)
 
@@ -145,11 +146,11 @@ async def test_the_registry_keeps_what_it_knew_while_etcd_is_away(tmp_path, unti
 
 
 async def test_a_lost_view_is_written_again_by_who_remembers_it(etcd, core, until):
-    one = await core("core-1")
+    one = await core("core-1", ttl=60)
     await until(lambda: one.registry.view)
     before = await view_of(etcd)
     await etcd.delete(VIEW_KEY)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(15):
         while await view_of(etcd) is None:
             await asyncio.sleep(0.02)
     assert await view_of(etcd) == before

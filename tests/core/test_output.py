@@ -20,7 +20,7 @@ async def test_a_stack_is_found_whatever_the_folder_is_called(tmp_path, until):
 
         exec(compile(code, str(file), "exec"), {"dump": dump})
         os.close(kept)
-        found = await until(lambda: output.stack(str(file), 0.0), 5)
+        found = await until(lambda: output.stack(str(file), 0.0))
     finally:
         output.close()
     assert found == "driver.py:2 in hang"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import time
@@ -115,9 +116,10 @@ async def test_settings_of_zone_system_and_driver_merge(building, core, call, un
     await until(lambda: greets("module"))
 
 
-async def test_stop_and_start(building, core, call, until, redis):
+async def test_stop_and_start(building, core, call, until, redis, becomes):
     module = await building.new_module()
     await call(module, "set", "kept", 7)
+    await becomes(module, "kept", 7)
     await building.change(Module, module.id, running=False)
 
     async def refused() -> str:
@@ -179,7 +181,8 @@ async def test_renaming_rewrites_the_lookup_once(building, core, call, until, re
     await building.change(System, system.id, description="changes nothing in the table")
     await call(first, "greet")
     announced = 0
-    while (message := await pubsub.get_message(timeout=0.3)) is not None:
+    # As long as it takes until the first; a second would follow at once.
+    while message := await pubsub.get_message(timeout=0.3 if announced else 10):
         announced += message["data"] == system.id.encode()
     assert announced == 1
     await pubsub.aclose()
@@ -218,27 +221,40 @@ async def test_other_drivers_do_not_notice_a_crash_or_a_block(building, core, ca
     await call(module, "greet")
     stop = asyncio.Event()
 
-    async def poll() -> float:
-        worst = 0.0
-        while not stop.is_set():
-            began = time.monotonic()
-            await call(other, "echo", "x")
-            worst = max(worst, time.monotonic() - began)
-            await asyncio.sleep(0.02)
-        return worst
+    times: list[float] = []
 
+    async def poll() -> None:
+        while not stop.is_set():
+            times.append(await _time_of_a_call(call, other))
+            await asyncio.sleep(0.02)
+
+    pid = await call(other, "pid")
     polling = asyncio.create_task(poll())
     for _ in range(3):
         with pytest.raises(CallError):
             await call(module, "crash")
         await call(module, "greet")
-    await call(module, "block", 2.5)
+    told: list[str] = []
+
+    def stack_is_told() -> bool:
+        lines = [line for line in core.log().splitlines() if "process is blocked" in line]
+        told[:] = [line for line in lines if " in block" in line]  # not of other tests
+        return bool(told)
+
+    for _ in range(3):  # the stack is told if it arrives in time, which a busy machine may prevent
+        before = len(times)
+        await call(module, "block", 2.5)
+        assert len(times) - before >= 10, "the other driver waited as well"
+        with contextlib.suppress(TimeoutError):
+            await until(stack_is_told, 2)
+            break
     stop.set()
-    assert await polling < 0.25
+    await polling
+    _assert_steady(times)
+    assert await call(other, "pid") == pid
     await until(lambda: _record_flag(building, module, True))
-    (told,) = [line for line in core.log().splitlines() if "process is blocked" in line]
-    assert "plain.py:" in told
-    assert " in block" in told
+    (line,) = told
+    assert "plain.py:" in line
 
 
 async def test_an_edit_runs_within_a_second(building, core, call, until, becomes):
@@ -246,14 +262,18 @@ async def test_an_edit_runs_within_a_second(building, core, call, until, becomes
     assert await call(module, "version") == 1
     await call(module, "set", "kept", 3)
     code = (building.folder / "plain.py").read_text()
-    building.write("plain.py", code.replace("return 1", "return 2"))
-    began = time.monotonic()
+    took: list[float] = []
+    while len(took) < 3 and min(took, default=1.0) >= 1.0:  # a busy machine may spoil one try
+        wanted = len(took) + 2
+        building.write("plain.py", code.replace("return 1", f"return {wanted}"))
+        began = time.monotonic()
 
-    async def is_new() -> bool:
-        return await call(module, "version") == 2
+        async def is_new(wanted: int = wanted) -> bool:
+            return await call(module, "version") == wanted
 
-    await until(is_new)
-    assert time.monotonic() - began < 1.0
+        await until(is_new)
+        took.append(time.monotonic() - began)
+    assert min(took) < 1.0
     await becomes(module, "kept", 3)
 
 
@@ -290,7 +310,7 @@ async def test_a_broken_edit_leaves_the_running_version(building, core, call, un
         return await output() is None
 
     await until(well)
-    assert await call(module, "pid") != pid
+    await until(lambda: _other_pid(call, module, pid))
     schema = (await building.database.get(Driver, building.driver.id)).json_schema
     assert "greeting" in schema
 
@@ -375,15 +395,14 @@ async def test_a_storm_of_one_driver_leaves_the_others_alone(building, core, cal
     await call(module, "greet")
     await call(stormy, "storm", 0.01)
     storm = asyncio.create_task(call(stormy, "storm", 3.0))
-    worst = 0.0
+    times: list[float] = []
     while not storm.done():
-        began = time.monotonic()
-        await call(module, "echo", "x")
-        worst = max(worst, time.monotonic() - began)
+        times.append(await _time_of_a_call(call, module))
         await asyncio.sleep(0.02)
     count = await storm
-    print("storm of", count, "changes, worst call", worst)
-    assert worst < 0.25
+    print("storm of", count, "changes, worst call", max(times))
+    assert len(times) >= 10
+    _assert_steady(times)
 
     async def last() -> bool:
         return await value(stormy, "last") == count
@@ -448,10 +467,11 @@ async def test_a_defined_setting_comes_back_as_an_update(building, core, call, u
     await until(made)
 
 
-async def test_modules_call_each_other_through_their_system(building, core, call, until):
+async def test_modules_call_each_other_through_their_system(building, core, call, until, redis):
     system = await building.new_system()
     first = await building.new_module(system)
     await building.new_module(system, custom_name="Other")
+    await until(lambda: redis.hexists(keys.system(system.id), "Other/1"))
     assert await call(first, "ask", "Other_1", "over here") == "over here"
     with pytest.raises(CallError) as caught:
         await call(first, "ask", "Nobody_1", "?")
@@ -500,6 +520,18 @@ async def test_debug_lines_arrive_and_survive_a_crash(building, core, call, rout
 async def test_a_module_whose_name_is_a_million_characters(building, core, call, until, redis):
     module = await building.new_module(custom_name="x" * 1_000_000)
     assert await call(module, "greet") == "hello"
+
+
+async def _time_of_a_call(call, module) -> float:
+    began = time.monotonic()
+    await call(module, "echo", "x")
+    return time.monotonic() - began
+
+
+def _assert_steady(times: list[float]) -> None:
+    """All calls were quick, but for one or two that met a pause of the machine."""
+    slow = [one for one in times if one >= 0.25]
+    assert len(slow) <= 2, slow
 
 
 async def _record_flag(building, module, flag: bool) -> bool:

@@ -24,22 +24,32 @@ def change(writer: StateWriter, module: str, **values: bytes) -> None:
     writer.change(module, [(key, Raw(value)) for key, value in values.items()])
 
 
+async def subscribed(redis, channel: str):
+    """A subscription that stands: what is published from now on arrives."""
+    pubsub = redis.pubsub()
+    await pubsub.subscribe(channel)
+    assert (await following(pubsub))["type"] == "subscribe"
+    return pubsub
+
+
+async def following(pubsub) -> dict[str, object]:
+    """The next message, however long it takes."""
+    async with asyncio.timeout(20):
+        while (message := await pubsub.get_message(timeout=1)) is None:
+            pass
+    return message
+
+
 async def stored(redis, module: str) -> dict[bytes, bytes]:
     return await redis.hgetall(keys.status(module))
 
 
 async def test_changes_are_written_and_published_in_order(writer, redis, until):
-    pubsub = redis.pubsub()
-    await pubsub.subscribe(keys.status_channel("mod-1", "n"))
-    await pubsub.get_message(timeout=1)
+    pubsub = await subscribed(redis, keys.status_channel("mod-1", "n"))
     for number in (b"1", b"2", b"2", b"null"):
         change(writer, "mod-1", n=number)
     change(writer, "mod-1", other=b'"x"')
-    seen = []
-    while len(seen) < 4:
-        message = await pubsub.get_message(timeout=1)
-        assert message is not None
-        seen.append(message["data"])
+    seen = [(await following(pubsub))["data"] for _ in range(4)]
     assert seen == [b"1", b"2", b"2", b"null"]
 
     async def written() -> bool:
@@ -70,7 +80,7 @@ async def test_what_redis_lost_is_written_again(writer, redis, until):
         return await stored(redis, "mod-1") == {b"a": b"1", b"b": b"2"}
 
     await until(whole)
-    assert await redis.get(keys.interface("mod-1")) == b"{}"
+    assert await until(lambda: redis.get(keys.interface("mod-1"))) == b"{}"
 
 
 async def test_a_flood_keeps_the_newest_of_each_key(writer, redis, until):
@@ -92,11 +102,8 @@ async def test_removal_leaves_nothing_and_says_so(writer, redis, until):
     change(writer, "mod-1", a=b"1")
     writer.interface("mod-1", b"{}")
     await until(lambda: redis.exists(keys.interface("mod-1")))
-    pubsub = redis.pubsub()
-    await pubsub.subscribe(keys.status_channel("mod-1", "a"))
-    await pubsub.get_message(timeout=1)
+    pubsub = await subscribed(redis, keys.status_channel("mod-1", "a"))
     writer.remove("mod-1")
-    message = await pubsub.get_message(timeout=2)
-    assert message["data"] == b"null"
+    assert (await following(pubsub))["data"] == b"null"
     assert not await redis.exists(keys.status("mod-1"), keys.interface("mod-1"))
     await pubsub.aclose()

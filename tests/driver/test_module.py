@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import statistics
 from itertools import pairwise
 
 import msgspec
@@ -68,6 +69,12 @@ async def device():
     return ScriptedDevice()
 
 
+async def arrived(module):
+    """Wait until the module has what was asked of it, or withdrawn, so far."""
+    await asyncio.sleep(0)  # `exec` sends from a task: its frame has to go before ours
+    await module.core.ask(Header(Command.PING), b"1", LIMIT)
+
+
 async def test_hooks_on_every_loss(write_driver, device):
     async with drive(write_driver(LAMP), device=device) as lamp:
         await lamp.status("hooks", ["started", "connected"])
@@ -99,7 +106,7 @@ async def test_replies_and_what_comes_by_itself(write_driver, device):
 async def test_function_that_waits_for_a_message(write_driver, device):
     async with drive(write_driver(LAMP), device=device) as lamp:
         call = lamp.exec("next")
-        await lamp.core.ask(Header(Command.PING), b"1", LIMIT)  # the call is entered by now
+        await arrived(lamp)
         await lamp.responds(b"news\n")
         assert await call == "news"
         with pytest.raises(CallError, match="nothing of its own within 1 s") as caught:
@@ -140,9 +147,9 @@ async def test_caller_that_is_gone_takes_its_command_along(write_driver, device)
         first = lamp.exec("unnamed")
         await lamp.should_send(b"unnamed\n")
         second = lamp.exec("power", True)
-        await lamp.core.ask(Header(Command.PING), b"1", LIMIT)
+        await arrived(lamp)
         second.cancel()
-        await lamp.core.ask(Header(Command.PING), b"1", LIMIT)
+        await arrived(lamp)
         await lamp.responds(b"ok\n")
         assert await first == "ok"
         third = lamp.exec("power", False)
@@ -158,7 +165,7 @@ async def test_device_that_is_away_from_the_start(write_driver, device):
     async with drive(write_driver(LAMP), device=device, state=inherited, connected=False) as lamp:
         await lamp.fault("cannot connect: 127.0.0.1")
         assert "connected" not in lamp.state, "an inherited value is given up too early"
-        await lamp.status("connected", False, timeout=8)
+        await lamp.status("connected", False, timeout=15)
         assert len([f for f in lamp.core.faults if "cannot connect" in f]) == 1
 
 
@@ -173,7 +180,7 @@ async def test_schedule(write_driver, device):
         await asyncio.sleep(0.3)
         assert lamp.state["polled"] == polled, "polls while it is not connected"
         await device.listen()
-        await lamp.status("connected", True)
+        await lamp.status("connected", True, timeout=15)  # as above
         await device.expect_request(b"poll\n", len(device.requests) + 3)
         await lamp.update(poll_every=0)
         polled = lamp.state["polled"]
@@ -205,9 +212,10 @@ async def test_schedule_keeps_its_pace_and_never_overlaps(write_driver):
                     raise ValueError("once")
     """
     async with drive(write_driver(text)) as clock:
-        await clock.core.until(lambda: len(clock.state.get("runs", [])) >= 12, LIMIT)
+        await clock.core.until(lambda: len(clock.state.get("runs", [])) >= 12, 15)
         gaps = [after - before for before, after in pairwise(clock.state["runs"])]
-        assert sum(gaps) / len(gaps) == pytest.approx(0.1, abs=0.03)
+        # Not the mean: one pause of a busy machine would spoil it.
+        assert statistics.median(gaps) == pytest.approx(0.1, abs=0.03)
 
 
 async def test_wrong_settings_leave_the_last_good_ones(write_driver, device):

@@ -8,6 +8,7 @@ import signal
 import time
 from contextlib import asynccontextmanager
 
+import msgspec
 import pytest
 
 from placeos.driver.testing import CallError, drive
@@ -285,9 +286,12 @@ async def test_caller_that_is_gone(write_driver):
 
 async def test_deadline_of_the_caller(write_driver):
     async with drive(write_driver(CALLS)) as calls:
-        with pytest.raises(CallError) as caught:
-            await calls.exec("hang", timeout=0.2)
-        assert caught.value.failure == Failure.TIMED_OUT
+        for seconds in (0.2, 1, 4):  # a busy machine may not even enter it in so short a time
+            with pytest.raises(CallError) as caught:
+                await calls.exec("hang", timeout=seconds)
+            assert caught.value.failure == Failure.TIMED_OUT
+            if calls.state["entered"]:
+                break
         await calls.status("cancelled", True)
 
 
@@ -297,7 +301,7 @@ async def test_stop_cancels_what_runs(write_driver):
         await calls.status("entered", 1)
         began = time.monotonic()
         await calls.stop()
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 3  # it would hang for a minute
         with pytest.raises(CallError) as caught:
             await call
         assert caught.value.failure == Failure.MAY_HAVE_RUN
@@ -337,32 +341,40 @@ async def test_malformed_requests(write_driver):
         assert await calls.exec("plain") == "plain"
 
 
-async def test_blocked_loop_shows_its_stack(write_driver, capfd):
+async def test_blocked_loop_shows_its_stack(write_driver, capfd, tmp_path):
     blocking = """
-        import asyncio, time
+        import pathlib, time
         from placeos.driver import Logic
 
         class Blocking(Logic):
-            async def block(self) -> str:
-                self["blocking"] = True
-                await asyncio.sleep(0.05)  # until that was sent
-                self._sleep()
+            async def block(self, folder: str) -> str:
+                self._sleep(pathlib.Path(folder))
                 return "done"
 
-            def _sleep(self) -> None:
-                time.sleep(1)
+            def _sleep(self, folder) -> None:
+                (folder / "blocked").touch()
+                while not (folder / "free").exists():
+                    time.sleep(0.01)
     """
     async with forked(write_driver(blocking)) as (_, core, pid):
         await core.ready()
         start = b'{"id":"mod-1","name":"Blocking","role":99}'
         await core.ask(Header(Command.START), start, LIMIT)
         header = Header(Command.EXECUTE, module="mod-1", function="block")
-        call = asyncio.create_task(core.ask(header, b"[]", LIMIT))
-        await core.until(lambda: core.state.get("blocking") is True, LIMIT)
-        await asyncio.sleep(0.3)  # it says nothing more: it is blocked
-        os.kill(pid, signal.SIGUSR1)
+        arguments = msgspec.json.encode([str(tmp_path)])
+        call = asyncio.create_task(core.ask(header, arguments, 30))
+        said = ""
+        try:
+            async with asyncio.timeout(20):
+                while not (tmp_path / "blocked").exists():
+                    await asyncio.sleep(0.01)
+                os.kill(pid, signal.SIGUSR1)
+                while "in _sleep" not in said:
+                    await asyncio.sleep(0.01)
+                    said += capfd.readouterr().err
+        finally:
+            (tmp_path / "free").touch()
         assert await call == "done"
-        assert "in _sleep" in capfd.readouterr().err
 
 
 async def test_debug(write_driver):

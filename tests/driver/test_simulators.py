@@ -12,26 +12,33 @@ from pathlib import Path
 import pytest
 
 from placeos.driver.testing import CallError, drive
+from placeos.local.probe import tcp
 
 DRIVERS = Path(__file__).parents[2] / "drivers"
-LIMIT = 10.0
+LIMIT = 20.0
 
 
 @asynccontextmanager
 async def simulator(name: str, *arguments: str):
     """A simulated device as its own process; gives its port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", f"placeos.local.demo.{name}", "--port", str(port)]
-    process = await asyncio.create_subprocess_exec(
-        *command, *arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    try:
-        yield port
-    finally:
-        process.kill()
-        await process.wait()
+    with socket.socket() as holder:  # nobody else is given the port before it listens
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.bind(("127.0.0.1", 0))
+        port = holder.getsockname()[1]
+        command = [sys.executable, "-m", f"placeos.local.demo.{name}", "--port", str(port)]
+        process = await asyncio.create_subprocess_exec(
+            *command, *arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        try:
+            async with asyncio.timeout(30):
+                while not await tcp("127.0.0.1", port):
+                    assert process.returncode is None
+                    await asyncio.sleep(0.05)
+            yield port
+        finally:
+            if process.returncode is None:
+                process.kill()
+            await process.wait()
 
 
 @pytest.mark.parametrize("password", ["", "secret"])
@@ -39,15 +46,16 @@ async def test_projector(password):
     arguments = ("--password", password) if password else ()
     settings = {"password": password, "poll_every": 0.1}
     async with (
-        simulator("pjlink", "--warm-up", "0.6", "--cool-down", "0.4", *arguments) as port,
+        # long enough that they are seen though a process is held up for a moment
+        simulator("pjlink", "--warm-up", "2", "--cool-down", "2", *arguments) as port,
         drive(DRIVERS / "pjlink.py", port=port, settings=settings, connected=False) as display,
     ):
         await display.status("connected", True, LIMIT)
         await display.status("lamp_hours", 812)
         await display.exec("power", True)
-        assert display.state["warming"] is True
+        await display.status("warming", True)
         await display.exec("switch_to", "digital2")
-        await display.status("power_state", "on")
+        await display.status("power_state", "on", LIMIT)
         await display.status("input", "digital2")
         await display.exec("mute", True)
         assert display.state["mute"] is True
@@ -57,7 +65,7 @@ async def test_projector(password):
         await display.exec("power", False)
         await display.exec("power", True)  # still cooling: done as soon as it can be
         await display.status("cooling", True)
-        await display.status("power_state", "on")
+        await display.status("power_state", "on", LIMIT)
         assert "ValueError" not in str(display.core.faults)
 
 

@@ -21,7 +21,7 @@ from placeos.driver.errors import Offline
 from placeos.driver.testing import ScriptedDevice
 from placeos.driver.transport import LONGEST_PAUSE, MAX_UNSENT, TCP, Address, Connector, backoff
 
-LIMIT = 5.0
+LIMIT = 20.0  # more than the longest pause between two attempts
 
 
 class Told:
@@ -120,6 +120,15 @@ async def test_port_that_nobody_listens_on(device):
         with pytest.raises(Offline):
             made.write(b"x")
         await device.listen()
+        await told.has("opened")
+
+
+async def test_port_of_an_unplugged_device_is_given_to_nobody_else(device):
+    await device.unplug()
+    with socket.socket() as other, pytest.raises(OSError, match="in use"):
+        other.bind(("127.0.0.1", device.port))
+    await device.listen()
+    async with connector(at(device)) as (_, told):
         await told.has("opened")
 
 

@@ -14,7 +14,7 @@ from placeos.wire.frame import Command
 from placeos.wire.link import HARD_LIMIT, HIGH_WATER, Link
 from placeos.wire.messages import LogLine, StateChanges
 
-LIMIT = 5.0
+LIMIT = 20.0
 
 
 @pytest.fixture

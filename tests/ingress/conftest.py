@@ -124,7 +124,7 @@ async def open_door(folder: Path, hosts: Sequence[str] = ()) -> AsyncIterator[Do
             stderr=log,
         )
     try:
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(60):
             while True:
                 try:
                     if (await door.client.get("/healthz")).text == "ok":
@@ -136,7 +136,7 @@ async def open_door(folder: Path, hosts: Sequence[str] = ()) -> AsyncIterator[Do
     finally:
         await door.client.aclose()
         process.terminate()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await process.wait()
         for service in services.values():
             await service.stop()
@@ -172,6 +172,7 @@ def entries(door: Door) -> Callable[[], list[dict[str, Any]]]:
     """What the access log holds."""
 
     def read() -> list[dict[str, Any]]:
-        return [json.loads(line) for line in door.access_log.read_text().splitlines()]
+        whole, _, _ = door.access_log.read_text().rpartition("\n")  # the last is being written
+        return [json.loads(line) for line in whole.splitlines()]
 
     return read

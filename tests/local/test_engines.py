@@ -48,7 +48,7 @@ async def query(engines: Engines, statement: str, *values: object) -> object:
 
 
 async def etcd(engines: Engines, call: str, body: dict[str, object]) -> dict[str, object]:
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(timeout=30) as client:
         answer = await client.post(f"{engines.etcd_endpoints[0]}/v3/{call}", json=body)
         return answer.raise_for_status().json()
 
@@ -59,6 +59,16 @@ async def write_everywhere(engines: Engines) -> None:
     async with redis.asyncio.Redis.from_url(engines.redis_url) as client:
         await client.set("kept", "in redis")
     await etcd(engines, "kv/put", {"key": "a2VwdA==", "value": "aW4gZXRjZA=="})
+
+
+async def written_by_redis(engines: Engines) -> None:
+    """Wait until nothing waits in its buffer: while the disk is slow it writes later."""
+    async with (
+        asyncio.timeout(30),
+        redis.asyncio.Redis.from_url(engines.redis_url) as client,
+    ):
+        while (await client.info("persistence"))["aof_buffer_length"]:
+            await asyncio.sleep(0.02)
 
 
 async def read_everywhere(engines: Engines) -> None:
@@ -82,7 +92,7 @@ async def in_another_process(
     )
     assert process.stdout is not None
     try:
-        line = await asyncio.wait_for(process.stdout.readline(), 30)
+        line = await asyncio.wait_for(process.stdout.readline(), 60)
         yield process, json.loads(line)["pids"]
     finally:
         if process.returncode is None:
@@ -97,7 +107,7 @@ async def test_a_second_start_is_quick_and_finds_all(tmp_path):
     assert set(first) == {"postgres", "redis", "etcd"}
     started = time.monotonic()
     async with running_engines(tmp_path) as engines:
-        assert time.monotonic() - started < 5  # a loaded machine; a free one takes one second
+        assert time.monotonic() - started < 10  # a loaded machine; a free one takes one second
         await read_everywhere(engines)
     for pid in first.values():
         assert not psutil.pid_exists(pid)
@@ -119,15 +129,17 @@ async def test_postgres_is_set_up_as_the_store_needs_it(engines):
 
 
 async def test_nothing_but_etcd_listens_on_tcp(engines):
-    ports = {
-        name: [
-            (place.laddr.ip, place.laddr.port)
-            for process in [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
-            for place in process.net_connections("inet")
-            if place.status == psutil.CONN_LISTEN
-        ]
-        for name, pid in engines.pids.items()
-    }
+    ports: dict[str, list[tuple[str, int]]] = {}
+    for name, pid in engines.pids.items():
+        ports[name] = []
+        for process in [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]:
+            # a backend of the test before, or a worker of PostgreSQL, may end just now
+            with contextlib.suppress(psutil.NoSuchProcess):
+                ports[name] += [
+                    (place.laddr.ip, place.laddr.port)
+                    for place in process.net_connections("inet")
+                    if place.status == psutil.CONN_LISTEN
+                ]
     assert ports["postgres"] == []
     assert ports["redis"] == []
     assert {ip for ip, _ in ports["etcd"]} == {"127.0.0.1"}
@@ -155,7 +167,7 @@ async def test_one_that_is_killed_is_back_where_it_was(tmp_path, until, name):
     async with running_engines(tmp_path) as engines:
         await write_everywhere(engines)
         if name == "redis":
-            await asyncio.sleep(1.1)  # it writes to disk every second
+            await written_by_redis(engines)
         before = engines.pids[name]
         started = time.monotonic()
         os.kill(before, signal.SIGKILL)
@@ -165,7 +177,7 @@ async def test_one_that_is_killed_is_back_where_it_was(tmp_path, until, name):
                 await read_everywhere(engines)
                 break
             except (OSError, asyncpg.PostgresError, redis.RedisError, httpx.HTTPError):
-                assert time.monotonic() - started < 10
+                assert time.monotonic() - started < 30
                 await asyncio.sleep(0.02)
 
 

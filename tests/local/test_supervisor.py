@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
@@ -61,10 +62,16 @@ async def test_one_that_is_never_ready_fails_with_its_last_words(tmp_path):
     async def ready() -> bool:
         return False
 
-    code = "import time\nprint('I am lost', flush=True)\ntime.sleep(600)"
+    # A shell speaks sooner than Python does, and it has three tries of a second each.
+    spec = ProcessSpec(
+        name="job",
+        argv=("/bin/sh", "-c", "echo I am lost; sleep 600"),
+        ready=ready,
+        ready_timeout=1.0,
+    )
     async with Supervisor(tmp_path) as supervisor:
-        with pytest.raises(StartFailedError, match=r"(?s)was not ready after 0 s.*I am lost"):
-            await supervisor.start(script(code, ready=ready, ready_timeout=0.4))
+        with pytest.raises(StartFailedError, match=r"(?s)was not ready after 1 s.*I am lost"):
+            await supervisor.start(spec)
 
 
 async def test_one_that_ends_at_once_fails_with_its_last_words(tmp_path):
@@ -130,7 +137,9 @@ async def test_a_service_that_falls_silent_is_replaced(tmp_path, until, monkeypa
     assert events[0].startswith("job has not answered")
 
 
-async def test_stops_in_reverse_order_of_kinds(tmp_path):
+async def test_stops_in_reverse_order_of_kinds(tmp_path, monkeypatch):
+    # The order is what counts here: nobody may be killed before it could write its line.
+    monkeypatch.setattr("placeos.local.supervisor._SHARE", dict.fromkeys(Kind, 10.0))
     ends = tmp_path / "ends"
     code = f"""
         import signal, sys, time
@@ -224,19 +233,27 @@ async def test_variables_meant_for_others_do_not_leak(tmp_path, monkeypatch, unt
 
 
 async def test_no_process_stays_behind_when_starting_is_cancelled(tmp_path, until):
-    me = psutil.Process()
-    before = {child.pid for child in me.children(recursive=True)}
+    code = f"{SLEEP}  # {tmp_path}"
+
+    def running() -> list[int]:
+        """Told by its words: the engines of other tests, children as well, make processes too."""
+        found = []
+        for child in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if any(str(tmp_path) in word for word in child.cmdline()):
+                    found.append(child.pid)
+        return found
 
     async def run() -> None:
         async with Supervisor(tmp_path) as supervisor:
-            await supervisor.start(script(SLEEP, ready=_never))
+            await supervisor.start(script(code, ready=_never))
 
     task = asyncio.create_task(run())
-    await until(lambda: {child.pid for child in me.children(recursive=True)} - before)
+    await until(running)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert not {child.pid for child in me.children(recursive=True)} - before
+    assert not running()
 
 
 def test_log_files_are_bounded(tmp_path):

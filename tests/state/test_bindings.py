@@ -149,7 +149,8 @@ async def test_after_a_restart_the_last_value_arrives(redis_server, redis, bindi
     await put(redis, "mod-1", "power", b"2")
     await put(redis, "mod-1", "level", b"5")
     await put(redis, "mod-1", "input", b'"hdmi"')
-    await until(lambda: power[-1] == b"2" and late == [b'"hdmi"'])
+    # what is written just as it is read may be told twice
+    await until(lambda: power[-1] == b"2" and set(late) == {b'"hdmi"'})
     assert b"null" not in power
     await put(redis, "mod-1", "power", b"3")
     await until(lambda: power[-1] == b"3")

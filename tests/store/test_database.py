@@ -71,7 +71,7 @@ async def test_a_change_is_fed(database: Database, database_url: str) -> None:
     feed = ChangeFeed(database_url, lambda table, id: changes.put_nowait((table, id)), resynced.set)
     task = asyncio.create_task(feed.run())
     try:
-        await asyncio.wait_for(resynced.wait(), 5)
+        await asyncio.wait_for(resynced.wait(), 20)
         statement = (
             TABLES[Authority]
             .insert()
@@ -90,14 +90,15 @@ async def test_a_change_is_fed(database: Database, database_url: str) -> None:
             )
         )
         await database.execute(statement)
-        assert await asyncio.wait_for(changes.get(), 5) == ("authority", "authority-1")
+        assert await asyncio.wait_for(changes.get(), 20) == ("authority", "authority-1")
         [found] = await database.all(Authority)
         assert found.config == {"x": [1, None]}
         resynced.clear()
         await database.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE pid <> pg_backend_pid() AND datname = current_database()"
         )
-        await asyncio.wait_for(resynced.wait(), 10)
+        await asyncio.wait_for(resynced.wait(), 20)
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)

@@ -17,6 +17,8 @@ sleeps: everything waits for what it expects, with a time limit.
 from __future__ import annotations
 
 import asyncio
+import socket
+import weakref
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -58,8 +60,11 @@ class ScriptedDevice:
 
     async def listen(self) -> None:
         """Accept connections, on the same port as before."""
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
-        self.port = self._server.sockets[0].getsockname()[1]
+        if not self.port:
+            self._hold_a_port()
+        self._server = await asyncio.start_server(
+            self._serve, "127.0.0.1", self.port, reuse_address=True
+        )
 
     async def unplug(self) -> None:
         """Drop all connections and accept no more."""
@@ -120,6 +125,15 @@ class ScriptedDevice:
     async def should_hang_up(self, timeout: float = TIMEOUT) -> None:
         """Wait until the module has dropped its connection."""
         await self._until(lambda: not self._writers, timeout)
+
+    def _hold_a_port(self) -> None:
+        """Choose a port that stays ours while nobody listens: else, once the device is
+        unplugged, another program could be given it."""
+        holder = socket.socket()
+        weakref.finalize(self, holder.close)
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.bind(("127.0.0.1", 0))
+        self.port = holder.getsockname()[1]
 
     def _drop(self) -> None:
         for writer in self._writers:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -103,10 +104,14 @@ class Lookups:
             table.asked += 1
 
     def unfollow(self) -> None:
-        """Announcements no longer arrive: memory is only a fallback."""
+        """Announcements no longer arrive: memory is only a fallback.
+
+        Redis may be back, and empty, before they arrive again: no empty table is believed.
+        """
         self._following = False
+        self._believe_empty_at = math.inf
         for table in self._tables.values():
-            table.fresh = False
+            table.fresh = table.announced = False
             table.asked += 1
 
     def invalidate(self, system: str) -> None:

@@ -61,7 +61,7 @@ class Projector:
 
     def obey(self, line: str, now: float) -> str | None:
         """The reply to one command line, both without their terminator. None: no reply."""
-        if len(line) < 7 or line[0] != "%" or line[6] != " ":
+        if len(line) < 7 or line[0] != "%" or line[6] != " " or not line[:6].isascii():
             return None  # not a command line (section 2.1)
         body, parameter = line[2:6].upper(), line[7:]
         if line[1] != "1":
