@@ -345,3 +345,17 @@ async def running_control(engines: Engines) -> AsyncIterator[Control]:
 async def control(engines: Engines) -> AsyncIterator[Control]:
     async with running_control(engines) as running:
         yield running
+
+
+def until(condition: Any, timeout: float = 20.0) -> Any:
+    async def wait() -> None:
+        async with asyncio.timeout(timeout):
+            while not condition():
+                await asyncio.sleep(0.01)
+
+    return wait()
+
+
+@pytest.fixture(name="until")
+def until_fixture() -> Any:
+    return until

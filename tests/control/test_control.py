@@ -4,20 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-import struct
 from typing import Any
 
 import pytest
-
-
-def until(condition: Any, timeout: float = 5.0) -> Any:
-    async def wait() -> None:
-        async with asyncio.timeout(timeout):
-            while not condition():
-                await asyncio.sleep(0.01)
-
-    return wait()
-
 
 META = {"sys": "sys-1", "mod": "Display", "index": 1, "name": "power"}
 
@@ -123,7 +112,7 @@ async def test_binding_again_repeats_nothing(control: Any) -> None:
     await client.silent()
 
 
-async def test_every_change_arrives_equal_ones_and_removal_too(control: Any) -> None:
+async def test_every_change_arrives_equal_ones_and_removal_too(control: Any, until: Any) -> None:
     client = await control.client()
     await client.ask(id=1, cmd="bind")
     await until(lambda: any("mod-1/power" in str(t) for t in control.bindings._topics))
@@ -144,7 +133,7 @@ async def test_what_does_not_exist_yet_binds_and_flows_once_mapped(control: Any)
     assert await client.value() == "new"
 
 
-async def test_a_remap_moves_the_binding_and_sends_the_new_value(control: Any) -> None:
+async def test_a_remap_moves_the_binding_and_sends_the_new_value(control: Any, until: Any) -> None:
     await control.set("mod-1", "power", "1")
     await control.set("mod-3", "power", "3")
     client = await control.client()
@@ -191,7 +180,7 @@ async def test_protected_modules_need_support(control: Any) -> None:
     assert answer["msg"] == "could not find module: sys=sys-1 mod=_TRIGGER_"
 
 
-async def test_closing_releases_all_bindings(control: Any) -> None:
+async def test_closing_releases_all_bindings(control: Any, until: Any) -> None:
     clients = [await control.client() for _ in range(3)]
     for client in clients:
         await client.ask(id=1, cmd="bind")
@@ -275,7 +264,7 @@ async def test_a_core_that_does_not_answer_is_not_waited_for(
     assert control.router.cancelled == 2
 
 
-async def test_a_client_that_is_gone_cancels_its_calls(control: Any) -> None:
+async def test_a_client_that_is_gone_cancels_its_calls(control: Any, until: Any) -> None:
     client = await control.client()
     client.send(id=1, cmd="exec", name="nothing")
     await until(lambda: control.router.calls)
@@ -310,154 +299,12 @@ async def test_debug_needs_support(control: Any) -> None:
     assert (await client.ask(id=2, cmd="ignore", mod="mod-1"))["type"] == "success"
 
 
-# -- what is wrong --------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("hello", {"type": "error", "error_code": 0}),
-        ('{"id":5,"cmd"', {"id": 5, "type": "error", "error_code": 0}),
-        ("[]", {"type": "error", "error_code": 1}),
-        ('{"id":6,"cmd":"bind"}', {"id": 6, "type": "error", "error_code": 1}),
-    ],
-)
-async def test_an_unreadable_request_is_answered_and_the_socket_goes_on(
-    control: Any, text: str, expected: dict[str, Any]
-) -> None:
-    client = await control.client()
-    client.text(text)
-    message = await client.message()
-    assert {name: message.get(name) for name in expected} == expected
-    assert (await client.ask(id=9, cmd="exec", name="echo"))["type"] == "success"
-
-
-@pytest.mark.parametrize(
-    ("frames", "code"),
-    [
-        ([(1, b'{"id":"\xff"}', {})], 1007),
-        ([(1, b'"\xc3', {"fin": False}), (0, b'x"', {})], 1007),
-        ([(2, b"binary", {})], 1003),
-        ([(2, b"binary", {"fin": False})], 1003),
-        ([(1, b"x" * (1024 * 1024 + 1), {})], 1009),
-        ([(1, b"x" * 600_000, {"fin": False}), (0, b"x" * 600_000, {})], 1009),
-        ([(1, b"", {"fin": False})] + [(0, b"", {"fin": False})] * 20_000, 1009),
-        ([(0, b"ping", {})], 1002),
-        ([(1, b"pi", {"fin": False}), (1, b"ng", {})], 1002),
-        ([(1, b"ping", {"mask": False})], 1002),
-        ([(1, b"ping", {"rsv": 4})], 1002),
-        ([(3, b"ping", {})], 1002),
-        ([(9, b"x" * 126, {})], 1002),
-        ([(9, b"x", {"fin": False})], 1002),
-        ([(8, struct.pack(">H", 1005), {})], 1002),
-        ([(8, b"x", {})], 1002),
-        ([(8, struct.pack(">H", 1000) + b"\xff", {})], 1007),
-    ],
-)
-async def test_wrong_frames_close_with_their_code(
-    control: Any, frames: list[tuple[int, bytes, dict[str, Any]]], code: int
-) -> None:
-    client, other = await control.client(), await control.client()
-    for kind, payload, flags in frames:
-        client.frame(kind, payload, **flags)
-    assert (await client.closed()).code == code
-    other.text("ping")
-    assert await other.message() == "pong"
-
-
-async def test_fragments_are_put_together_with_control_frames_between(control: Any) -> None:
-    client = await control.client()
-    text = json.dumps({**META, "id": 1, "cmd": "exec", "name": "echo", "args": ["ü"]}).encode()
-    text = text.replace(b"\\u00fc", "ü".encode())
-    cut = text.index("ü".encode()) + 1  # in the middle of a character
-    client.frame(1, text[:cut], fin=False)
-    client.frame(9, b"hi")
-    client.frame(0, b"", fin=False)
-    client.frame(0, text[cut:])
-    assert await client.receive() == (10, b"hi")
-    assert (await client.answer(1))["value"] == ["ü"]
-    client.frame(1, b"pi", fin=False)
-    client.frame(0, b"ng")
-    assert await client.message() == "pong"
-
-
-@pytest.mark.parametrize("code", [1000, 1001, 4321])
-async def test_a_close_is_answered_and_the_connection_ends(control: Any, code: int) -> None:
-    client = await control.client()
-    client.frame(8, struct.pack(">H", code) + b"bye")
-    assert (await client.closed()).code == code
-    assert await client.reader.read() == b""
-
-
-async def test_a_close_without_a_code_is_answered_with_1000(control: Any) -> None:
-    client = await control.client()
-    client.frame(8)
-    assert (await client.closed()).code == 1000
-
-
-async def test_a_connection_that_just_vanishes_leaves_nothing(control: Any) -> None:
-    client = await control.client("support")
-    await client.ask(id=1, cmd="bind")
-    await client.ask(id=2, cmd="debug", mod="mod-1")
-    client.writer.transport.abort()
-    await until(lambda: not control.bindings._topics and not control.router.debugs["mod-1"])
-
-
-# -- rights that change ---------------------------------------------------------------------
-
-
-async def test_sign_out_closes_open_sockets(control: Any) -> None:
-    gone, stays = await control.client("support"), await control.client("user")
-    control.authenticator.change(support=None)
-    closed = await gone.closed()
-    assert (closed.code, closed.reason) == (1008, "unknown token")
-    stays.text("ping")
-    assert await stays.message() == "pong"
-
-
-async def test_lost_rights_end_what_needed_them(control: Any) -> None:
-    client = await control.client("support")
-    await control.place("sys-1", {"_Hidden/1": "mod-8", "Display/1": "mod-1"})
-    await client.ask(id=1, cmd="bind", mod="_Hidden")
-    await client.ask(id=2, cmd="bind")
-    await client.ask(id=3, cmd="debug", mod="mod-1")
-    control.authenticator.change(support=0)
-    await until(lambda: control.router.debugs["mod-1"] == [])
-    await control.set("mod-8", "power", "8")
-    await control.set("mod-1", "power", "1")
-    assert await client.value() == 1
-    assert (await client.ask(id=4, cmd="debug", mod="mod-1"))["error_code"] == 2
-    await client.ask(id=5, cmd="exec", name="echo")
-    assert control.router.calls[-1][0].clearance == 0
-
-
-async def test_a_token_that_expires_ends_its_socket(control: Any) -> None:
-    control.authenticator.lifetime = 1.0
-    client = await control.client("user")
-    control.authenticator.rights.pop("user")
-    assert (await client.closed()).code == 1008
-
-
-async def test_credentials_that_are_renewed_keep_their_socket(control: Any) -> None:
-    control.authenticator.lifetime = 1.0
-    client = await control.client("user")
-    control.authenticator.lifetime = 100.0
-    await asyncio.sleep(1.3)
-    client.text("ping")
-    assert await client.message() == "pong"
-
-
-async def test_pong_comes_unasked(control: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("placeos.api.control.server.PONG_EVERY", 0.1)
-    client = await control.client()
-    for _ in range(2):
-        assert await client.message() == "pong"
-
-
 # -- slow readers ---------------------------------------------------------------------------
 
 
-async def test_a_slow_reader_gets_the_newest_value_and_others_every_one(control: Any) -> None:
+async def test_a_slow_reader_gets_the_newest_value_and_others_every_one(
+    control: Any, until: Any
+) -> None:
     slow, quick = await control.client(), await control.client()
     for client in (slow, quick):
         await client.ask(id=1, cmd="bind")

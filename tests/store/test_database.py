@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
-import pytest
 from sqlalchemy import pool
 from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -15,14 +13,6 @@ from placeos.model.system import System
 from placeos.store import ChangeFeed, Database, migrate
 from placeos.store.migrating import alembic_config
 from placeos.store.tables import TABLES, metadata, refresh_token
-
-
-@pytest.fixture
-async def database(database_url: str) -> AsyncIterator[Database]:
-    database = Database(database_url)
-    await database.connect()
-    yield database
-    await database.close()
 
 
 def test_tables_hold_every_field_of_the_model() -> None:

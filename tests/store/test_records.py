@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import TypeVar
 
 import pytest
@@ -23,14 +22,6 @@ from placeos.store import Database, Refused, Unavailable, queries, records
 from placeos.store.seed import ensure_first_user, new_api_key
 
 E = TypeVar("E", bound=Entity)
-
-
-@pytest.fixture
-async def database(database_url: str) -> AsyncIterator[Database]:
-    database = Database(database_url)
-    await database.connect()
-    yield database
-    await database.close()
 
 
 async def add(database: Database, entity: E) -> E:

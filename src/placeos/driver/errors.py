@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import traceback
+
 
 class DriverError(Exception):
     """Base of the SDK's errors. Raise it, or a subclass, to refuse a call with a reason."""
@@ -70,3 +72,9 @@ class InvalidSettings(DriverError):
 
 class InvalidDriver(DriverError):
     """A driver file that cannot be used. The message names file, line and reason."""
+
+
+def backtrace_of(error: BaseException) -> list[str]:
+    """Where an error came from, innermost last: `file:line in function`."""
+    frames = traceback.extract_tb(error.__traceback__)[-20:]
+    return [f"{frame.filename}:{frame.lineno} in {frame.name}" for frame in frames]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import traceback
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final
 
@@ -13,7 +12,7 @@ import msgspec
 
 from placeos.driver.calls import Call, present
 from placeos.driver.device import Device, Hooks
-from placeos.driver.errors import DriverError, InvalidSettings, Offline
+from placeos.driver.errors import DriverError, InvalidSettings, Offline, backtrace_of
 from placeos.driver.functions import Function
 from placeos.driver.loader import Blueprint, Handler
 from placeos.driver.log import ModuleLogger
@@ -392,12 +391,6 @@ class Module:
         method: Callable[..., Any] = getattr(self.driver, handler.method)
         call = method if handler.takes_value else (lambda _value: method())
         return Delivery(call, handler.method, self.spawn, self.log, newest=True)
-
-
-def backtrace_of(error: BaseException) -> list[str]:
-    """Where an error came from, innermost last: `file:line in function`."""
-    frames = traceback.extract_tb(error.__traceback__)[-20:]
-    return [f"{frame.filename}:{frame.lineno} in {frame.name}" for frame in frames]
 
 
 async def _awaited(job: Awaitable[object]) -> object:

@@ -18,10 +18,10 @@ import uvloop
 
 from placeos.driver import log
 from placeos.driver.calls import Call
-from placeos.driver.errors import BadArguments, DriverError, InvalidDriver
+from placeos.driver.errors import BadArguments, DriverError, InvalidDriver, backtrace_of
 from placeos.driver.functions import Function
 from placeos.driver.loader import Blueprint, load
-from placeos.driver.module import Module, backtrace_of
+from placeos.driver.module import Module
 from placeos.driver.schema import encode
 from placeos.driver.upstream import Upstream
 from placeos.wire.errors import CallError, Failure
