@@ -76,6 +76,7 @@ async def test_follows_the_display() -> None:
 async def test_display_that_lost_its_power_is_lit_again() -> None:
     async with room() as (logic, display, _):
         await logic.exec("start")
+        await logic.status("display_power", True)
         display["connected"] = False
         await logic.status("status", "degraded")
         display["power"] = False
@@ -102,6 +103,7 @@ async def test_one_failure_does_not_stop_the_rest() -> None:
 async def test_shutdown_that_was_missed_is_done_later() -> None:
     async with room() as (logic, display, _):
         await logic.exec("start")
+        await logic.status("display_power", True)
         display["connected"] = False
         with pytest.raises(CallError, match="not connected"):
             await logic.exec("shutdown")
