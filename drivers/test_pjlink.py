@@ -1,6 +1,7 @@
 """The projector driver, against what the PJLink specification says a projector answers."""
 
 import hashlib
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -128,6 +129,20 @@ async def test_wrong_password_is_reported_and_never_connected() -> None:
         await display.fault("refuses the password")
         await display.device.expect_connection(2)
         assert display.state.get("connected") is not True
+
+
+async def test_corrected_password_is_tried_at_once() -> None:
+    device = ScriptedDevice()
+    device.greets(b"PJLINK 1 498e4a67\r")
+    async with drive(FILE, device=device, connected=False) as display:
+        for _ in range(4):  # the next attempt would follow after four seconds
+            await display.device.expect_send()
+            await display.responds(b"PJLINK ERRA\r")
+            await display.device.should_hang_up()
+        began = time.monotonic()
+        await display.update(password="JBMIAProjectorLink")
+        await display.device.expect_connection(5)
+        assert time.monotonic() - began < 3
 
 
 async def test_only_another_password_needs_another_connection() -> None:

@@ -87,6 +87,11 @@ async def test_history_is_kept(admin: Admin, zone: str) -> None:
     assert len(history.json()) == 15
     assert history.headers["x-total-count"] == "20"
     assert all(one["settings_id"] == made["id"] for one in history.json())
+    refused = await admin.put(
+        f"/settings/{history.json()[0]['id']}", json={"settings_string": "n: 99"}
+    )
+    assert refused.status_code == 422
+    assert f"change {made['id']}" in refused.json()["failures"][0]["reason"]
     assert (await admin.get("/settings", params={"parent_id": zone})).json()[0]["id"] == made["id"]
     await admin.delete(f"/settings/{made['id']}")
     assert (await admin.get("/settings")).json() == []

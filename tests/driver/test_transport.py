@@ -123,6 +123,16 @@ async def test_port_that_nobody_listens_on(device):
         await told.has("opened")
 
 
+async def test_a_pause_can_be_cut_short(device, monkeypatch):
+    monkeypatch.setattr("placeos.driver.transport.backoff", lambda attempt, _: attempt * 3600.0)
+    await device.unplug()
+    async with connector(at(device)) as (made, told):
+        await told.has("unreachable", 2)  # the first attempt again follows at once
+        await device.listen()
+        made.hasten()
+        await told.has("opened")
+
+
 async def test_port_of_an_unplugged_device_is_given_to_nobody_else(device):
     await device.unplug()
     with socket.socket() as other, pytest.raises(OSError, match="in use"):

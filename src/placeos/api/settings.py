@@ -49,6 +49,9 @@ async def views(call: Call, records: Sequence[Settings]) -> list[View]:
 async def prepare(change: Change[Settings]) -> None:
     """Read the text, note its keys, and encrypt it for its level and parent."""
     record, before = change.after, change.before
+    if before is not None and before.settings_id is not None:
+        reason = f"is an earlier version, which stays as it was: change {before.settings_id}"
+        raise errors.invalid("id", reason)
     # A text that comes back unchanged, perhaps as ciphertext, belongs to the old place.
     kept = before is not None and record.settings_string == before.settings_string
     source = before if before is not None and kept else record

@@ -82,6 +82,10 @@ class Device:
         if address != self._connector.address:
             self._connector.move(address)
 
+    def hasten(self) -> None:
+        """Try to connect now, if that waits for its next attempt."""
+        self._connector.hasten()
+
     def drop(self, reason: str) -> None:
         """Reconnect."""
         self._connector.drop(reason)

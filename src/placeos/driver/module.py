@@ -92,6 +92,8 @@ class Module:
         if settings == self.settings:
             return
         self.settings = settings
+        if self._device is not None:
+            self._device.hasten()  # a wrong password may have been the cause
         for timer, offline in self._timers:
             self._resume(timer, offline)
         self.spawn(self._guarded("settings_changed"), "settings_changed")

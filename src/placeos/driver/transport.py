@@ -215,6 +215,13 @@ class Connector:
             self._cancel()
             self.start()
 
+    def hasten(self) -> None:
+        """Do not sit out the pause before the next attempt: what made it fail may be mended."""
+        if self._timer is not None:
+            self._attempts = 0
+            self._cancel()
+            self.start()
+
     async def close(self) -> None:
         """End the connection and connect no more."""
         task = self._task
