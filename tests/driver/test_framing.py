@@ -58,6 +58,50 @@ def test_start_and_length():
     assert feed(framer, [b"??\xaa", b"12?", b"\xaa34\xaa5"]) == [b"\xaa12", b"\xaa34"]
 
 
+class Whole:
+    """The same cutting, of a stream that is there as a whole: what the Framer must agree with."""
+
+    def __init__(self, starts_with: bytes, ends_with: bytes, length: int) -> None:
+        self.starts_with, self.ends_with, self.length = starts_with, ends_with, length
+
+    def messages(self, stream: bytes) -> list[bytes]:
+        found: list[bytes] = []
+        while (at := stream.find(self.starts_with)) >= 0:
+            stream = stream[at:]
+            end = self.length
+            if self.ends_with:
+                end = stream.find(self.ends_with, len(self.starts_with))
+            if end < 0 or end > len(stream) or not stream:
+                break
+            found.append(stream[:end])
+            stream = stream[end + len(self.ends_with) :]
+        return found
+
+
+@given(
+    st.binary(max_size=60).map(lambda data: bytes(byte % 3 for byte in data)),
+    places,
+    st.sampled_from([b"", b"\x00", b"\x00\x01", b"\x01\x01"]),
+    st.sampled_from([b"\x02", b"\x01\x02", b"\x02\x02", b"\x00\x00\x02"]),
+    st.integers(0, 5),
+)
+def test_any_bytes_in_any_pieces(stream, places, starts, ends, length):
+    """Few different bytes, so that marks lie across the cuts, overlap and repeat."""
+    if length:
+        ends = b""
+    whole = Whole(starts, ends, length)
+    framer = Framer(starts_with=starts, ends_with=ends, length=length)
+    assert feed(framer, cut(stream, places)) == whole.messages(stream)
+
+
+def test_message_that_trickles_is_not_searched_again_and_again():
+    """A million pieces of a byte each: some seconds, where a search from the beginning each
+    time would take most of an hour."""
+    framer = Framer(starts_with=b"\x02", ends_with=b"\r\n")
+    pieces = [b"\x02", *([b"x"] * (MAX_MESSAGE - 10)), b"\r", b"\n"]
+    assert [len(message) for message in feed(framer, pieces)] == [MAX_MESSAGE - 9]
+
+
 def test_without_framing_each_piece_is_a_message():
     assert feed(Framer(), [b"a", b"bc"]) == [b"a", b"bc"]
 
@@ -66,6 +110,24 @@ def test_endless_message():
     framer = Framer(ends_with=b"\r")
     with pytest.raises(FramingError):
         feed(framer, [b"x" * MAX_MESSAGE, b"x"])
+
+
+def test_announced_message_that_is_too_long():
+    framer = Framer(frame=lambda head: int.from_bytes(head[:4], "big"))
+    with pytest.raises(FramingError, match="a message of 4294967295 bytes"):
+        framer.feed(b"\xff" * 4)
+
+
+def test_frame_function_that_never_tells_the_length():
+    framer = Framer(frame=lambda head: 0)
+    with pytest.raises(FramingError, match="without the end"):
+        feed(framer, [b"x" * MAX_MESSAGE, b"x"])
+
+
+@pytest.mark.parametrize("options", [{"length": -1}, {"length": 2**30}, {"starts_with": b"x"}])
+def test_framing_that_cannot_be(options):
+    with pytest.raises(ValueError, match=r"length|starts_with"):
+        Framer(**options)
 
 
 def test_two_framings_at_once():
