@@ -288,3 +288,31 @@ async def test_inherited_state_is_not_published_again(write_driver, device):
         await lamp.update(level=2)
         await lamp.status("level", 2)
         assert not lamp.core.saw("level", 1)
+
+
+async def test_exit_in_a_hook_or_a_timer_ends_nothing(write_driver):
+    file = write_driver(
+        """
+        import sys
+
+        from placeos.driver import Logic, every
+
+
+        class Leaver(Logic):
+            async def started(self) -> None:
+                self["started"] = True
+                sys.exit(3)
+
+            @every(0.02, offline=True)
+            async def again(self) -> None:
+                self["again"] = self.get("again", 0) + 1
+                exit()
+
+            async def work(self) -> int:
+                return 5
+        """
+    )
+    async with drive(file) as module:
+        await module.fault("started: DriverError: the driver tried to exit the process")
+        await module.status("again", 3)
+        assert await module.exec("work") == 5

@@ -12,7 +12,8 @@ import msgspec
 import pytest
 
 from placeos.driver.testing import CallError, drive
-from placeos.driver.testing_core import ForkParent, PlayedCore
+from placeos.driver.testing.core import PlayedCore
+from placeos.driver.testing.parent import ForkParent
 from placeos.wire.errors import Failure
 from placeos.wire.frame import Clearance, Command, Header
 
@@ -81,7 +82,7 @@ CALLS = """
 @asynccontextmanager
 async def forked(file):
     """A driver process without a module: parent, played core, process id."""
-    core = PlayedCore("sys-tested", {})
+    core = PlayedCore()
     async with ForkParent() as parent:
         pid = await parent.fork(str(file), core)
         try:
@@ -105,17 +106,19 @@ UNUSABLE = {
     "def broken(:\n    pass\n": "tried.py:1: SyntaxError: ",
     "x = 1\nimport no_such_thing\n": "tried.py:2: ModuleNotFoundError: No module named 'no_such",
     "x = 1\n\nraise ValueError('no luck today')\n": "tried.py:3: ValueError: no luck today",
-    "import sys\nsys.exit(0)\n": "tried.py:2: SystemExit: 0",
+    "import sys\nsys.exit(0)\n": "tried.py:2: DriverError: the driver tried to exit",
     "raise KeyboardInterrupt\n": "tried.py:1: KeyboardInterrupt",
     "x = 1\n": "tried.py: no class in it derives from placeos.driver.Driver",
     "from placeos.driver import Logic\nclass A(Logic): ...\nclass B(Logic): ...\n": (
         "tried.py:3: a file holds one driver, this one several: A (line 2), B (line 3)"
     ),
     "from placeos.driver import Logic\nclass A(Logic):\n    transport = Logic()\n": (
-        "tried.py:2: transport must be TCP(…), or None for logic"
+        "tried.py:2: transport must be such as TCP(…), or None for logic"
     ),
     "from placeos.driver import Logic\nfrom placeos.driver.interfaces import Powerable\n"
-    "class A(Logic, Powerable): ...\n": "tried.py:3: A is Powerable but does not define power",
+    "class A(Logic, Powerable): ...\n": (
+        "tried.py:3: A.power: A is Powerable but does not define power: power(state: bool)"
+    ),
     "from placeos.driver import Logic\nclass A(Logic):\n    async def f(self, x): ...\n": (
         "tried.py:3: argument 'x' of 'f' has no type"
     ),
@@ -158,7 +161,7 @@ async def test_file_that_ends_the_process(write_driver):
 async def test_several_processes_of_one_parent(write_driver):
     file = write_driver(CALLS)
     async with ForkParent() as parent:
-        cores = [PlayedCore("sys-tested", {}) for _ in range(5)]
+        cores = [PlayedCore() for _ in range(5)]
         pids = [await parent.fork(str(file), core) for core in cores]
         await asyncio.gather(*(core.ready() for core in cores))
         assert len(set(pids)) == 5
@@ -176,13 +179,13 @@ async def test_no_process_outlives_core(write_driver):
     """The parent ends its children when its socket closes, and the kernel does if it cannot."""
     file = write_driver(CALLS)
     async with ForkParent() as parent:
-        core = PlayedCore("sys-tested", {})
+        core = PlayedCore()
         pid = await parent.fork(str(file), core)
         await core.ready()
     await gone(pid)
     await core.close()
     async with ForkParent() as parent:
-        core = PlayedCore("sys-tested", {})
+        core = PlayedCore()
         pid = await parent.fork(str(file), core)
         await core.ready()
         os.kill(parent.pid, signal.SIGKILL)
@@ -314,7 +317,7 @@ async def test_stop_cancels_what_runs(write_driver):
 async def test_process_that_dies_in_a_call(write_driver):
     file = write_driver(CALLS)
     async with ForkParent() as parent:
-        core = PlayedCore("sys-tested", {})
+        core = PlayedCore()
         pid = await parent.fork(str(file), core)
         await core.ready()
         start = b'{"id":"mod-1","name":"Calls","role":99}'
@@ -386,7 +389,7 @@ async def test_debug(write_driver):
                 self.log.debug("said %s", text)
                 self.log.warning("loudly %s", text)
     """
-    async with drive(write_driver(logging)) as module:
+    async with drive(write_driver(logging), debug=False) as module:
         await module.exec("say", "one")
         await module.core.ask(Header(Command.DEBUG, module="mod-tested"), b"", LIMIT)
         await module.exec("say", "two")

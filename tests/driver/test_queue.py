@@ -152,6 +152,40 @@ def test_command_in_flight_when_the_connection_goes():
     assert told(queue.set_gate(Gate.OPEN, 4)) == ["write b"]
 
 
+def test_a_wait_is_not_prolonged_by_a_connection_that_never_gets_ready():
+    queue = CommandQueue()
+    queue.push(command("a", name="a", timeout=5), 0)
+    for now in range(1, 5):
+        gate = Gate.LOGIN if now % 2 else Gate.CLOSED
+        assert told(queue.set_gate(gate, now)) == []
+    assert queue.wake_at == 5
+    assert told(queue.tick(5)) == ["a: offline"]
+
+
+def test_a_wait_is_over_once_the_connection_is_there():
+    queue = opened()
+    queue.push(command("a", name="a", timeout=100), 0)
+    queue.push(command("b", name="b", timeout=5), 0)
+    queue.set_gate(Gate.CLOSED, 1)
+    queue.set_gate(Gate.OPEN, 2)
+    queue.set_gate(Gate.CLOSED, 4)
+    queue.set_gate(Gate.OPEN, 5)
+    assert told(queue.tick(9)) == []  # 5 s after the first loss, 5 s after the second
+    assert told(queue.set_gate(Gate.CLOSED, 20)) == []
+    assert told(queue.tick(24)) == []
+    assert told(queue.tick(25)) == ["b: offline"]
+
+
+def test_a_reply_of_several_messages_begins_anew_with_a_retry():
+    queue = opened()
+    item = command("a", timeout=5, retries=1, until=lambda data: data == b"end")
+    queue.push(item, 0)
+    queue.reply(b"one", 1, item)
+    assert told(queue.tick(6)) == ["write a"]
+    queue.reply(b"one", 7, item)
+    assert queue.reply(b"end", 8, item) == [Done(item, [b"one", b"end"])]
+
+
 def test_login_goes_first_and_alone():
     queue = CommandQueue()
     queue.push(command("power", name="power"), 0)

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Mapping
 from types import FunctionType
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeVar, cast
 
 from placeos.driver.errors import DriverError
-from placeos.driver.queue import Command, Match
+from placeos.driver.queue import Command, Match, Queue
 from placeos.driver.settings import Settings
-from placeos.driver.transport import TCP
+from placeos.driver.transports.base import Alternatives, Transport
 from placeos.wire.messages import ModuleStart
 
 if TYPE_CHECKING:
+    from placeos.driver.log import ModuleLogger
     from placeos.driver.module import Module
+    from placeos.driver.remote import Interfaces
     from placeos.driver.schedule import Schedule
     from placeos.driver.system import System
+    from placeos.driver.transports.http_client import HttpClient, Request
+    from placeos.driver.transports.ssh import Shell
 
 S = TypeVar("S", bound=Settings)
 
@@ -32,12 +35,20 @@ class Driver(Generic[S]):
     """The name of its modules in a system, such as `Display`; the class name if not given."""
     descriptive_name: ClassVar[str] = ""
     """What an administrator reads; the first line of the file's docstring if not given."""
-    transport: ClassVar[TCP | None] = None
+    transport: ClassVar[Transport | Alternatives | None] = None
     """How the device is reached; None for logic."""
+    queue: ClassVar[Queue] = Queue()
+    """What holds for all its commands, unless `send` is told otherwise."""
     default_settings: ClassVar[dict[str, object] | None] = None
     """Settings to start from; the defaults of the settings class if not given."""
+    needs: ClassVar[Mapping[str, Interfaces]] = {}
+    """Modules its system should have, for an administrator to read:
+    `{"Display_1": [Powerable], "Camera": []}`. A name without a number stands for any of them."""
 
-    _module: Module
+    @property
+    def _module(self) -> Module:
+        module: Module = getattr(self, _ATTACHED)
+        return module
 
     # -- what an author may define --------------------------------------------------------
 
@@ -63,6 +74,20 @@ class Driver(Generic[S]):
     async def received(self, data: bytes) -> None:
         """The device sent a message that answers no command."""
 
+    async def open(self) -> None:
+        """With `Service`: connect the client library. What it raises is why it cannot."""
+
+    async def close(self) -> None:
+        """With `Service`: the client is no longer used; called once for each `open`."""
+
+    async def websocket_headers(self) -> Mapping[str, str]:
+        """With `WebSocket`: headers of the handshake, asked for before each connection."""
+        return {}
+
+    async def before_request(self, request: Request) -> None:
+        """Runs before each request of `self.http`, and may change it: to add a token, say.
+        What it asks by `self.http` itself goes out at once, and not through here again."""
+
     # -- what an author uses --------------------------------------------------------------
 
     @property
@@ -76,9 +101,21 @@ class Driver(Generic[S]):
         return self._module.config
 
     @property
-    def log(self) -> logging.Logger:
-        """The module's own logger; everything it says is shown to who debugs the module."""
+    def log(self) -> ModuleLogger:
+        """The module's own logger; everything it says is shown to who debugs the module. With a
+        library of one's own, `self.log.wire("sent", data)` shows what that sends."""
         return self._module.log
+
+    @property
+    def http(self) -> HttpClient:
+        """Requests to the device: `await self.http.get("/status")`. Raises DriverError in logic."""
+        return self._module.reach.http
+
+    @property
+    def ssh(self) -> Shell:
+        """With `SSH`: commands beside the shell, `await self.ssh.run("show version")`. Raises
+        Offline, and DriverError with another transport."""
+        return self._module.reach.ssh
 
     @property
     def schedule(self) -> Schedule:
@@ -89,6 +126,11 @@ class Driver(Generic[S]):
     def system(self) -> System:
         """The system the module belongs to. Raises DriverError if it belongs to none."""
         return self._module.system
+
+    async def system_by_id(self, id: str) -> System:
+        """Any system, as it is now: `hall = await self.system_by_id("sys-hall")`. Raises
+        RemoteError if there is none of that id."""
+        return await self._module.system_by_id(id)
 
     @property
     def user(self) -> str | None:
@@ -113,17 +155,30 @@ class Driver(Generic[S]):
         """A value of the live state, or `default`."""
         return self._module.state.get(key, default)
 
+    def signal_status(self, key: str) -> None:
+        """Publish the present value of the live state (or that there is none) once more, though
+        it has not changed: for values that are events, such as a card that was shown again."""
+        self._module.state.signal(key)
+
+    def subscribe(
+        self, key: str, handler: Callable[[Any], Awaitable[object] | None]
+    ) -> Callable[[], None]:
+        """Call `handler` with the present value of the module's own state and every new one
+        (None: there is none). Returns what ends it."""
+        return self._module.subscriptions.own(key, handler)
+
     async def send(
         self,
         data: bytes | str,
         *,
         name: str = "",
-        priority: int = 50,
-        timeout: float = 5.0,
-        retries: int = 3,
-        wait: bool = True,
-        delay: float = 0.0,
+        priority: int | None = None,
+        timeout: float | None = None,
+        retries: int | None = None,
+        wait: bool | None = None,
+        delay: float | None = None,
         match: Match | None = None,
+        clear_queue: bool = False,
     ) -> bytes:
         """Queue a command and wait for the device's reply, without its ending.
 
@@ -132,38 +187,63 @@ class Driver(Generic[S]):
         still waits. Without a reply within `timeout` seconds it is sent up to `retries`
         times more, unless `wait` is false: then it is finished once written. `delay` is a
         pause after it, in seconds. `match` tells whether a message is its reply; without it
-        the next message is. Raises NoReply, Offline, Superseded, Withdrawn or Busy.
+        the next message is. With `clear_queue` its reply withdraws all commands that wait.
+        What is not given is as the driver's `queue` says. Raises NoReply, Offline, Superseded,
+        Withdrawn or Busy.
         """
-        if self.transport is None:
-            raise DriverError(f"{type(self).__name__} has no transport to send with")
-        command = Command(
-            data=self.transport.encode(data),
-            name=name,
-            priority=priority,
-            timeout=timeout,
-            retries=retries,
-            wait=wait,
-            delay=delay,
-            match=match,
-        )
-        return await self._module.send(command)
+        command = _command(self, data, name, priority, timeout, retries, delay, match)
+        command.wait = self.queue.wait if wait is None else wait
+        command.clears = clear_queue
+        reply: bytes = await self._module.reach.send(command)
+        return reply
+
+    async def send_all(
+        self,
+        data: bytes | str,
+        *,
+        until: Match,
+        name: str = "",
+        priority: int | None = None,
+        timeout: float | None = None,
+        retries: int | None = None,
+        delay: float | None = None,
+        match: Match | None = None,
+    ) -> list[bytes]:
+        """Like `send`, for a reply of several messages, up to that which `until` accepts.
+
+        Each message gives the device `timeout` seconds for the next one.
+        """
+        command = _command(self, data, name, priority, timeout, retries, delay, match)
+        command.until = until
+        replies: list[bytes] = await self._module.reach.send(command)
+        return replies
+
+    def extend_timeout(self) -> None:
+        """The device said that it works on the command in flight: wait for its reply as long
+        again."""
+        self._module.reach.extend_timeout()
 
     async def receive(self, timeout: float = 5.0, match: Match | None = None) -> bytes:
         """Wait for the next message that answers no command, for instance a greeting.
 
         Raises NoReply after `timeout` seconds, Offline when the connection is lost.
         """
-        return await self._module.receive(timeout, match)
+        return await self._module.reach.receive(timeout, match)
 
     def clear_queue(self, *, current: bool = False) -> None:
         """Withdraw the commands that wait, with `current` also the one in flight."""
-        self._module.clear_queue(current=current)
+        self._module.reach.clear_queue(current=current)
 
     def disconnect(self, reason: str = "dropped by the driver") -> None:
         """Drop the connection; a new one follows by itself."""
-        self._module.disconnect(reason)
+        self._module.reach.disconnect(reason)
 
-    def spawn(self, job: Coroutine[Any, Any, object]) -> None:
+    def set_connected(self, online: bool, reason: str = "") -> None:
+        """Report `connected` otherwise than the platform would. False holds until the device is
+        connected anew, or heard of where no connection is kept; it stops no command."""
+        self._module.reach.set_connected(online, reason or "reported by the driver")
+
+    def spawn(self, job: Awaitable[object]) -> None:
         """Run something in the background. It ends with the module, not with the caller."""
         self._module.spawn(job, getattr(job, "__name__", "background job"))
 
@@ -186,8 +266,54 @@ class Logic(Driver[S]):
     """Logic of a room: no device of its own, `self.system` and `@on` instead."""
 
 
+_ATTACHED: Final = "_placeos_module"
+
+
+def attach(driver: Driver[Any], module: Module) -> None:
+    """Give a driver its module."""
+    setattr(driver, _ATTACHED, module)
+
+
+def _command(
+    driver: Driver[Any],
+    data: bytes | str,
+    name: str,
+    priority: int | None,
+    timeout: float | None,
+    retries: int | None,
+    delay: float | None,
+    match: Match | None,
+) -> Command:
+    """No method: a driver may have one of that name."""
+    transport = driver._module.reach.transport
+    if transport is None:
+        raise DriverError(f"{type(driver).__name__} has no transport to send with")
+    usual = driver.queue
+    return Command(
+        data=transport.encode(data),
+        name=name,
+        priority=usual.priority if priority is None else priority,
+        timeout=usual.timeout if timeout is None else timeout,
+        retries=usual.retries if retries is None else retries,
+        delay=usual.delay if delay is None else delay,
+        match=match,
+    )
+
+
 HOOKS = frozenset(
-    {"started", "stopped", "settings_changed", "login", "connected", "disconnected", "received"}
+    {
+        "before_request",
+        "close",
+        "connected",
+        "disconnected",
+        "login",
+        "open",
+        "received",
+        "settings_changed",
+        "started",
+        "stopped",
+        "websocket_headers",
+    }
 )
 """Methods a driver may define for the SDK to call."""
 
@@ -197,6 +323,8 @@ HIDDEN = frozenset(name for cls in (Driver, Logic) for name in dir(cls))
 RESERVED = frozenset(
     name
     for name, member in vars(Driver).items()
-    if isinstance(member, FunctionType | property) and name[0] != "_" and name not in HOOKS
+    if isinstance(member, FunctionType | property)
+    and (name[0] != "_" or name == "_module")
+    and name not in HOOKS
 )
-"""Names of what a driver uses and must not define itself."""
+"""Names of what a driver uses and must not define itself. All other private names are free."""

@@ -1,12 +1,15 @@
-"""The call a piece of driver code runs for: on whose behalf, and until when."""
+"""The call a piece of driver code runs for: on whose behalf, until when, and its answer."""
 
 from __future__ import annotations
 
 import asyncio
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 DEFAULT_TIMEOUT = 30.0  # seconds a module waits for another one outside of any call
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,3 +28,20 @@ class Call:
 
 NO_CALL = Call()
 present: ContextVar[Call] = ContextVar("present", default=NO_CALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Reply(Generic[T]):
+    """What a function returns to answer with another status than 200: `Reply(job, code=202)`.
+
+    `code` is an HTTP status of success, 200 to 299, which the REST API answers with (204 and
+    205 have no body). Another module that calls the function gets `value`. To refuse a call,
+    raise a DriverError instead.
+    """
+
+    value: T
+    code: int = 200
+
+    def __post_init__(self) -> None:
+        if not 200 <= self.code <= 299:
+            raise ValueError(f"Reply: code {self.code} is no success; raise a DriverError instead")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import keyword
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -31,6 +32,7 @@ class Parameter:
     required: bool
     default: object = None
     keyword_only: bool = False
+    python_name: str = ""
 
     def accept(self, value: object, function: str) -> object:
         """The value as the method wants it. Raises BadArguments."""
@@ -86,7 +88,7 @@ class Function:
             else:
                 value = parameter.default
             if parameter.keyword_only:
-                keywords[parameter.name] = value
+                keywords[parameter.python_name] = value
             else:
                 positional.append(value)
         return positional, keywords
@@ -109,7 +111,7 @@ def functions_of(cls: type, hidden: Iterable[str]) -> dict[str, Function]:
         if method.startswith("_") or method in hidden:
             continue
         marks = inherited_marks(cls, method)
-        if marks.on:  # a handler of a binding is called by values, not by people
+        if marks.on or marks.rescues:  # called by values and errors, not by people
             continue
         function = _function(method, member, marks)
         if function.name in found:
@@ -127,6 +129,12 @@ def inherited_marks(cls: type, method: str) -> Marks:
             if marks != Marks():
                 return marks
     return Marks()
+
+
+def argument_name(python_name: str) -> str:
+    """`from_` → `from`: Python's way to write an argument whose name is one of its keywords."""
+    name = python_name.removesuffix("_")
+    return name if keyword.iskeyword(name) else python_name
 
 
 def metadata(functions: Iterable[Function]) -> dict[str, dict[str, JsonSchema]]:
@@ -210,13 +218,14 @@ def _parameter(parameter: inspect.Parameter, kind: object, member: FunctionType)
         raise InvalidDriver(f"{_where(member)}: argument '{parameter.name}': {error}") from error
     required = parameter.default is parameter.empty
     return Parameter(
-        name=parameter.name,
+        name=argument_name(parameter.name),
         schema=schema,
         title=title,
         convert=convert,
         required=required,
         default=None if required else parameter.default,
         keyword_only=parameter.kind is parameter.KEYWORD_ONLY,
+        python_name=parameter.name,
     )
 
 

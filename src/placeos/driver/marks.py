@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Final, TypeVar
 
+from placeos.driver.cron import Cron, zone_of
 from placeos.wire.frame import Clearance
 
 F = TypeVar("F", bound=Callable[..., object])
@@ -22,6 +23,15 @@ class Every:
 
 
 @dataclass(frozen=True)
+class OnCalendar:
+    """`@cron`: a crontab line and the name of its zone; empty: that of the system or machine."""
+
+    spec: str
+    zone: str = ""
+    offline: bool = False
+
+
+@dataclass(frozen=True)
 class Marks:
     """All that decorators said about one method."""
 
@@ -29,7 +39,9 @@ class Marks:
     clearance: Clearance = Clearance.USER
     timeout: float = 0.0
     every: tuple[Every, ...] = ()
+    cron: tuple[OnCalendar, ...] = ()
     on: tuple[tuple[str, str], ...] = field(default=())  # (module or "", key)
+    rescues: tuple[type[Exception], ...] = ()
 
 
 def marks_of(method: object) -> Marks:
@@ -78,6 +90,24 @@ def every(period: float | str, *, offline: bool = False) -> Callable[[F], F]:
     return decorate
 
 
+def cron(spec: str, *, zone: str = "", offline: bool = False) -> Callable[[F], F]:
+    """Run a method by the calendar: `@cron("0 7 * * 1-5", zone="Europe/Berlin")`.
+
+    The fields are minute, hour, day of month, month and day of week. The zone is that of the
+    module's system, else of the machine, if not given. It does not run while the device is not
+    connected, unless `offline` is true, and what was missed is not made up for.
+    """
+    Cron(spec)
+    if zone:
+        zone_of(zone)
+
+    def decorate(method: F) -> F:
+        marks = marks_of(method)
+        return _mark(method, replace(marks, cron=(*marks.cron, OnCalendar(spec, zone, offline))))
+
+    return decorate
+
+
 def on(module: str, key: str | None = None) -> Callable[[F], F]:
     """Call a method with the present value, and then with every new one.
 
@@ -89,5 +119,25 @@ def on(module: str, key: str | None = None) -> Callable[[F], F]:
     def decorate(method: F) -> F:
         marks = marks_of(method)
         return _mark(method, replace(marks, on=(*marks.on, place)))
+
+    return decorate
+
+
+def rescues(*errors: type[Exception]) -> Callable[[F], F]:
+    """Answer a call with what this method makes of an error: `@rescues(NoReply)`.
+
+    It is called with an error of one of these classes that a function was about to end with,
+    and what it returns is the result instead (what it raises, the error). Of several such
+    methods the first that fits is taken. Within the driver errors travel as ever.
+    """
+    for error in errors:
+        if not (isinstance(error, type) and issubclass(error, Exception)):
+            raise TypeError(f"@rescues: {error!r} is no class of exceptions")
+    if not errors:
+        raise TypeError("@rescues: give at least one class of exceptions")
+
+    def decorate(method: F) -> F:
+        marks = marks_of(method)
+        return _mark(method, replace(marks, rescues=(*marks.rescues, *errors)))
 
     return decorate

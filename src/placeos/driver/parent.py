@@ -3,14 +3,18 @@
 Run as `python -m placeos.driver.parent FD`, FD being a SOCK_SEQPACKET socket to core.
 Single thread, no event loop: a child starts from a clean process. Messages are JSON::
 
-    core →    {"fork": key, "path": driver file, "title": text}   with the child's link socket
-    parent →  {"forked": key, "pid": n}   {"failed": key, "error": text}
+    core →    {"fork": key, "path": driver file, "title": text, "confine": how}
+                  with the child's link socket and the pipe that takes its output
+              {"ping": n}
+    parent →  {"forked": key, "pid": n}   {"failed": key, "error": text}   {"pong": n}
               {"exited": key, "pid": n, "status": exit status, or minus the signal}
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import faulthandler
 import gc
 import os
 import select
@@ -22,18 +26,22 @@ from typing import Final
 import msgspec
 
 from placeos.driver import process
+from placeos.driver.confine import Confine, confine, prctl
 
 MAX_MESSAGE: Final = 65_536  # bytes
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_NAME: Final = 15
 
 
-class Fork(msgspec.Struct):
-    """A request to fork."""
+class Request(msgspec.Struct):
+    """To fork, or (with a number in `ping`) to say that it lives."""
 
-    fork: str
-    path: str
+    fork: str = ""
+    path: str = ""
     title: str = ""
+    confine: Confine | None = None
+    ping: int = 0
+    clock: str = ""  # where a test tells the time; see told_loop.py
 
 
 class Parent:
@@ -58,25 +66,27 @@ class Parent:
     def _request(self) -> bool:
         """Read one request. False: core is gone."""
         try:
-            data, fds, _, _ = socket.recv_fds(self._control, MAX_MESSAGE, 1)
+            data, fds, _, _ = socket.recv_fds(self._control, MAX_MESSAGE, 2)
         except ConnectionError:
             return False
         if not data:
             return False
         try:
-            request = msgspec.json.decode(data, type=Fork)
+            request = msgspec.json.decode(data, type=Request)
         except msgspec.MsgspecError as error:
             self._tell({"failed": "", "error": f"unreadable request: {error}"})
         else:
-            if fds:
-                self._fork(request, fds[0])
+            if request.ping:
+                self._tell({"pong": request.ping})
+            elif fds:
+                self._fork(request, fds)
             else:
                 self._tell({"failed": request.fork, "error": "no socket came with the request"})
         for fd in fds:
             os.close(fd)
         return True
 
-    def _fork(self, request: Fork, link: int) -> None:
+    def _fork(self, request: Request, fds: list[int]) -> None:
         parent = os.getpid()
         try:
             pid = os.fork()
@@ -84,13 +94,13 @@ class Parent:
             self._tell({"failed": request.fork, "error": str(error)})
             return
         if pid == 0:
-            self._become_child(request, link, parent)
+            self._become_child(request, fds, parent)
         pidfd = os.pidfd_open(pid)
         self._children[pidfd] = (request.fork, pid)
         self._poll.register(pidfd, select.POLLIN)
         self._tell({"forked": request.fork, "pid": pid})
 
-    def _become_child(self, request: Fork, link: int, parent: int) -> None:
+    def _become_child(self, request: Request, fds: list[int], parent: int) -> None:
         """In the child: never returns."""
         status = 1
         try:
@@ -98,8 +108,15 @@ class Parent:
             self._control.close()
             for pidfd in self._children:
                 os.close(pidfd)
+            link, *output = fds
+            for fd in output:
+                os.dup2(fd, 1)
+                os.dup2(fd, 2)
+                os.close(fd)
             _set_name(request.title or os.path.basename(request.path))  # noqa: PTH119 - no import
-            status = process.main(socket.socket(fileno=link), request.path)
+            faulthandler.enable()  # a crash of native code leaves its stack in the output
+            level = confine(request.confine, request.path, parent) if request.confine else {}
+            status = process.main(socket.socket(fileno=link), request.path, level, request.clock)
         except SystemExit as error:
             status = error.code if isinstance(error.code, int) else 1
         except BaseException:
@@ -115,6 +132,8 @@ class Parent:
         key, pid = self._children.pop(pidfd)
         self._poll.unregister(pidfd)
         os.close(pidfd)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(pid, signal.SIGKILL)  # programs that it started
         _, status = os.waitpid(pid, 0)
         self._tell({"exited": key, "pid": pid, "status": os.waitstatus_to_exitcode(status)})
 
@@ -132,21 +151,13 @@ class Parent:
 
 def die_with_parent(parent: int) -> None:
     """Have the kernel kill this process when its parent ends. Exits if that has happened."""
-    _prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
+    prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
     if os.getppid() != parent:
         os._exit(1)
 
 
 def _set_name(name: str) -> None:
-    _prctl(_PR_SET_NAME, ctypes.create_string_buffer(name.encode()[:15]))
-
-
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-def _prctl(option: int, argument: object) -> None:
-    if _libc.prctl(option, argument, 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), "prctl")
+    prctl(_PR_SET_NAME, ctypes.create_string_buffer(name.encode()[:15]))
 
 
 def main() -> None:

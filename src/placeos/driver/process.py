@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import builtins
 import faulthandler
 import functools
 import gc
@@ -11,17 +12,17 @@ import signal
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import msgspec
 import uvloop
 
 from placeos.driver import log
-from placeos.driver.calls import Call
+from placeos.driver.calls import Call, Reply
 from placeos.driver.errors import BadArguments, DriverError, InvalidDriver, backtrace_of
 from placeos.driver.functions import Function
 from placeos.driver.loader import Blueprint, load
-from placeos.driver.module import Module
+from placeos.driver.module import TRIED_TO_EXIT, Module
 from placeos.driver.schema import encode
 from placeos.driver.upstream import Upstream
 from placeos.wire.errors import CallError, Failure
@@ -39,8 +40,9 @@ Step = Callable[[], Awaitable[bytes]]  # of a module's life; its result is the a
 class DriverProcess:
     """Serves the link until core ends it or goes away."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, isolation: dict[str, str]) -> None:
         self._path = path
+        self._isolation = isolation
         self._modules: dict[str, Module] = {}
         self._turns: dict[str, asyncio.Task[None]] = {}  # the last one of each module
         self._calls: dict[int, asyncio.Task[object]] = {}
@@ -63,6 +65,7 @@ class DriverProcess:
         await self._loop.create_connection(lambda: link, sock=sock)
         await link.ready
         self._upstream = Upstream(link)
+        sys.exit = builtins.exit = builtins.quit = _refuse_exit  # type: ignore[assignment]
         try:
             self._blueprint = load(self._path)
         except InvalidDriver as error:
@@ -70,7 +73,8 @@ class DriverProcess:
             link.close("the driver cannot be used")
             await link.closed
             return EXIT_UNUSABLE
-        ready = msgspec.json.encode(self._blueprint.defaults)
+        told = {"isolation": self._isolation, "metadata": self._blueprint.metadata}
+        ready = msgspec.json.encode(msgspec.structs.replace(self._blueprint.defaults, **told))
         try:
             await link.request(Header(Command.READY), ready, timeout=READY_TIMEOUT)
         except CallError as error:  # core is gone, or does not want this process
@@ -156,6 +160,8 @@ class DriverProcess:
             present.update(start)
         else:
             module = Module(self._blueprint, start, self._upstream)
+            if start.debug:
+                module.log.set_debug(functools.partial(self._upstream.log, start.id))
             self._modules[start.id] = module
             module.start()
         return msgspec.json.encode(self._blueprint.metadata)
@@ -251,7 +257,7 @@ class Execution:
             if not isinstance(result, Awaitable):
                 self._returned(result)
                 return
-            task = self._module.spawn(self._await(result), function.name)
+            task = self._module.finish_plain(result, function.name, call, self._returned)
         else:
             task = self._module.call(function, args, named, call, self._returned)
         if seconds:
@@ -260,9 +266,6 @@ class Execution:
         if self._sequence:
             self._calls[self._sequence] = task
         task.add_done_callback(self._done)
-
-    async def _await(self, result: Awaitable[object]) -> None:
-        self._returned(await result)
 
     def _arm(self, task: asyncio.Task[object], deadline: float, name: str, seconds: float) -> None:
         if not self._answered:
@@ -290,18 +293,23 @@ class Execution:
             return
         self._answered = True
         self._module.state.flush()  # whoever sees the answer sees the state that led to it
+        code = 200
+        if isinstance(result, Reply):
+            code = result.code
+            result = result.value
         try:
             text = encode(result)
         except DriverError as error:
             self._module.log.warning("a result was replaced by null: %s", error)
             text = b"null"
         try:
-            self._link.reply(self._sequence, text)
+            self._link.reply(self._sequence, text, code)
         except FrameError as error:
             self._fail(CallError(Failure.RAISED, f"the result is too large: {error}"))
 
     def _fail(self, error: CallError) -> None:
         self._answered = True
+        error.message = self._module.log.mask.text(error.message)
         self._link.fail(self._sequence, error)
 
 
@@ -325,11 +333,24 @@ def _raised(error: BaseException) -> CallError:
     )
 
 
-def main(sock: socket.socket, path: str) -> int:
-    """Run a driver process on an open link socket. Returns the exit status."""
+def _refuse_exit(code: object = None) -> NoReturn:
+    """Takes the place of `sys.exit`, whose SystemExit would end all modules with the loop."""
+    raise DriverError(TRIED_TO_EXIT)
+
+
+def main(sock: socket.socket, path: str, isolation: dict[str, str], clock: str = "") -> int:
+    """Run a driver process on an open link socket. Returns the exit status.
+
+    `isolation` is the level that was reached (see confine.py), for core to know.
+    With `clock`, a test tells it the time there (see told_loop.py).
+    """
     gc.enable()
     gc.set_threshold(10_000, 50, 100)  # what one call leaves behind is gone by itself
     log.configure()
     faulthandler.register(signal.SIGUSR1, file=sys.stderr, all_threads=False)
     sock.setblocking(False)
-    return uvloop.run(DriverProcess(path).run(sock))
+    if clock:
+        from placeos.driver.told_loop import run_told  # only tests need it
+
+        return run_told(clock, DriverProcess(path, isolation).run(sock))
+    return uvloop.run(DriverProcess(path, isolation).run(sock))

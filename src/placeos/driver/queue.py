@@ -1,122 +1,80 @@
-"""The command queue of one device: one command in flight, the best one next.
+"""The command queue of one device: a few commands in flight (one as a rule), the best one next.
 
-`CommandQueue` decides and knows no clock and no socket: time comes in as an argument, what
-has to be done goes out as actions. `Sender` is the asyncio shell around it.
+It decides, and knows no clock and no socket: time comes in as an argument, what has to be done
+goes out as actions. `Sender` (sender.py) is the asyncio shell around it.
 """
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import math
 from bisect import insort
-from collections.abc import Callable
-from dataclasses import dataclass
-from enum import Enum, IntEnum
+from typing import Any, Final
 
-from placeos.driver.errors import Busy, DriverError, NoReply, Offline, Superseded, Withdrawn
+from placeos.driver.command import (
+    MAX_PARTS,
+    MAX_QUEUED,
+    Action,
+    Command,
+    Done,
+    Failed,
+    Gate,
+    Match,
+    Queue,
+    Reason,
+    Write,
+)
 
-MAX_QUEUED = 1000  # commands; a further one is refused
-RETRY_BONUS = 20  # how much a retry gains in priority
+__all__ = [
+    "MAX_QUEUED",
+    "Action",
+    "Command",
+    "CommandQueue",
+    "Done",
+    "Failed",
+    "Gate",
+    "Match",
+    "Queue",
+    "Reason",
+    "Write",
+]
 
-Match = Callable[[bytes], bool]
-
-
-class Gate(IntEnum):
-    """Which commands may go out."""
-
-    CLOSED = 0  # none: not connected
-    LOGIN = 1  # those of the driver's `login`
-    OPEN = 2
-
-
-class Reason(Enum):
-    """Why a command failed."""
-
-    NO_REPLY = "no reply"
-    OFFLINE = "offline"
-    SUPERSEDED = "superseded"
-    WITHDRAWN = "withdrawn"
-    BUSY = "busy"
-
-
-@dataclass(slots=True, eq=False)
-class Command:
-    """One command and how it is to be treated (seconds for `timeout` and `delay`)."""
-
-    data: bytes
-    name: str = ""
-    priority: int = 50
-    timeout: float = 5.0
-    retries: int = 3
-    wait: bool = True
-    delay: float = 0.0
-    match: Match | None = None
-    login: bool = False
-    # kept by the queue
-    attempts: int = 0
-    bonus: int = 0
-    order: int = 0
-    wanted: bool = True  # False once nobody waits for it any more
-    first_written: float = 0.0
-    expires: float = math.inf  # when it has waited long enough for a connection
-
-    def rank(self) -> tuple[int, int]:
-        """Sorts by priority, then by order of arrival."""
-        return (-(self.priority + self.bonus), self.order)
-
-
-@dataclass(slots=True, frozen=True)
-class Write:
-    """Put the command's bytes on the wire."""
-
-    command: Command
-
-
-@dataclass(slots=True, frozen=True)
-class Done:
-    """The command is finished; `reply` is empty for one that waited for none."""
-
-    command: Command
-    reply: bytes
-
-
-@dataclass(slots=True, frozen=True)
-class Failed:
-    """The command is finished, badly."""
-
-    command: Command
-    reason: Reason
-
-
-Action = Write | Done | Failed
+RETRY_BONUS: Final = 20  # how much a retry gains in priority
 
 
 class CommandQueue:
     """What goes out next, and what a reply, a passed time or a lost connection means.
 
-    * Highest priority first, in order of arrival among equals; nothing pre-empts.
+    * Highest priority first, in order of arrival among equals; nothing pre-empts. At most
+      `in_flight` commands wait for their reply at once, never two of one name.
     * A named command takes the place of a queued one of the same name. A retry never
       displaces a newer command of its name: it ends as superseded instead.
+    * A reply belongs to the first one in flight whose `match` accepts it.
     * No reply within `timeout`: again, with a higher priority, up to `retries` times more.
     * `delay` is counted from the end of the command it belongs to.
     * Not connected: a new command without a name fails; a named one, and what was queued
-      before, waits for the connection as long as it would wait for a reply.
+      before, waits for the connection as long as it would wait for a reply. `on_demand`,
+      where a command is what makes the connection, all of them wait for it.
     * Every command ends with exactly one Done or Failed, unless nobody wants it any more.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, in_flight: int = 1, on_demand: bool = False) -> None:
         self.gate = Gate.CLOSED
+        self._most = in_flight
+        self._on_demand = on_demand
         self._queued: list[Command] = []
-        self._current: Command | None = None
-        self._deadline = 0.0  # of the current command
-        self._not_before = 0.0  # the delay of the previous one
+        self._flying: list[Command] = []
+        self._not_before = 0.0  # the delay of what ended last
         self._order = 0
 
     @property
     def current(self) -> Command | None:
-        """The command in flight."""
-        return self._current
+        """The command that has been in flight for longest."""
+        return self._flying[0] if self._flying else None
+
+    @property
+    def flying(self) -> tuple[Command, ...]:
+        """The commands that wait for their reply, in the order in which they were written."""
+        return tuple(self._flying)
 
     @property
     def queued(self) -> tuple[Command, ...]:
@@ -124,12 +82,17 @@ class CommandQueue:
         return tuple(self._queued)
 
     @property
+    def busy(self) -> bool:
+        """Whether any command is queued or in flight."""
+        return bool(self._queued or self._flying)
+
+    @property
     def wake_at(self) -> float | None:
         """When `tick` has something to do, if time alone brings it."""
         wake_at = min((command.expires for command in self._queued), default=math.inf)
-        if self._current is not None:
-            wake_at = min(wake_at, self._deadline)
-        elif self._eligible() is not None:
+        for command in self._flying:
+            wake_at = min(wake_at, command.deadline)
+        if len(self._flying) < self._most and self._eligible() is not None:
             wake_at = min(wake_at, self._not_before)
         return None if wake_at == math.inf else wake_at
 
@@ -137,36 +100,76 @@ class CommandQueue:
         """Queue a command, or refuse it."""
         actions: list[Action] = []
         older = self._named(command.name)
-        if older is not None:
-            self._queued.remove(older)
-            self._fail(older, Reason.SUPERSEDED, actions)
-        if not command.name and not self._may_go(command):
+        if not self._may_wait(command):
             self._fail(command, Reason.OFFLINE, actions)
-        elif len(self._queued) >= MAX_QUEUED:
+        elif len(self._queued) >= MAX_QUEUED and older is None:
             self._fail(command, Reason.BUSY, actions)
         else:
             self._order += 1
-            command.order = older.order if older is not None else self._order
+            command.order = self._order
+            if older is not None:
+                command.order = older.order
+                self._queued.remove(older)
+                self._fail(older, Reason.SUPERSEDED, actions)
             self._enqueue(command, now)
         return self._advance(now, actions)
 
-    def accepts(self, data: bytes) -> bool:
-        """Whether `data` answers the command in flight."""
-        command = self._current
-        return command is not None and (command.match is None or command.match(data))
+    def whose(self, data: Any) -> Command | None:
+        """The command in flight that `data` answers."""
+        for command in self._flying:
+            if command.match is None or command.match(data):
+                return command
+        return None
 
-    def reply(self, data: bytes, now: float) -> list[Action]:
-        """The command in flight was answered."""
+    def accepts(self, data: Any) -> bool:
+        """Whether `data` answers a command in flight."""
+        return self.whose(data) is not None
+
+    def reply(self, data: Any, now: float, command: Command | None = None) -> list[Action]:
+        """A command in flight (the first one, if not given) was answered, or a part of it was."""
         actions: list[Action] = []
-        if self._current is not None:
-            self._finish(self._current, data, now, actions)
+        command = command or self.current
+        if command is not None and command in self._flying:
+            if command.until is None:
+                self._finish(command, data, now, actions)
+            elif len(command.parts) >= MAX_PARTS:
+                error = ValueError(f"more than {MAX_PARTS} messages, and still not the last one")
+                return self.fail(command, error, now)
+            else:
+                command.parts.append(data)
+                if command.until(data):
+                    self._finish(command, command.parts, now, actions)
+                else:
+                    command.deadline = now + command.timeout
+        return self._advance(now, actions)
+
+    def extend(self, now: float, command: Command | None = None) -> None:
+        """The device works on it: wait for the reply as long again from now."""
+        command = command or self.current
+        if command is not None and command in self._flying:
+            command.deadline = now + command.timeout
+
+    def fail(
+        self, command: Command, error: Exception, now: float, *, again: bool = False
+    ) -> list[Action]:
+        """A command cannot be carried out. `again`: try it once more if it has attempts left."""
+        actions: list[Action] = []
+        if command in self._flying:
+            if again:
+                self._try_again(command, Reason.TOLD, now, actions, error)
+            else:
+                self._land(command, now)
+                self._fail(command, Reason.TOLD, actions, error)
+        elif command in self._queued:
+            self._queued.remove(command)
+            self._fail(command, Reason.TOLD, actions, error)
         return self._advance(now, actions)
 
     def tick(self, now: float) -> list[Action]:
         """Time has passed."""
         actions: list[Action] = []
-        if self._current is not None and now >= self._deadline:
-            self._try_again(self._current, Reason.NO_REPLY, now, actions)
+        for command in [c for c in self._flying if c.deadline <= now]:
+            self._try_again(command, Reason.NO_REPLY, now, actions)
         for command in [c for c in self._queued if c.expires <= now]:
             self._queued.remove(command)
             self._fail(command, Reason.OFFLINE, actions)
@@ -182,8 +185,8 @@ class CommandQueue:
             for command in [c for c in self._queued if c.login]:
                 self._queued.remove(command)
                 self._fail(command, Reason.OFFLINE, actions)
-            if self._current is not None:
-                self._try_again(self._current, Reason.OFFLINE, now, actions)
+            for command in list(self._flying):
+                self._try_again(command, Reason.OFFLINE, now, actions)
         return self._advance(now, actions)
 
     def withdraw(self, command: Command, now: float) -> list[Action]:
@@ -193,21 +196,27 @@ class CommandQueue:
             self._queued.remove(command)
         return self._advance(now, [])
 
-    def clear(self, now: float, *, current: bool = False) -> list[Action]:
-        """Drop all queued commands, with `current` also the one in flight."""
+    def clear(
+        self, now: float, *, current: bool = False, error: Exception | None = None
+    ) -> list[Action]:
+        """Drop all queued commands, with `current` also those in flight. They end with
+        `error` if one is given."""
         actions: list[Action] = []
-        queued, self._queued = self._queued, []
-        for command in queued:
-            self._fail(command, Reason.WITHDRAWN, actions)
-        if current and self._current is not None:
-            command, self._current = self._current, None
-            self._fail(command, Reason.WITHDRAWN, actions)
+        self._drop(self._queued, actions, error)
+        if current:
+            self._drop(self._flying, actions, error)
         return self._advance(now, actions)
 
     # -- inside ---------------------------------------------------------------------------
 
     def _may_go(self, command: Command) -> bool:
         return self.gate is Gate.OPEN or (self.gate is Gate.LOGIN and command.login)
+
+    def _may_wait(self, command: Command) -> bool:
+        """Whether it may be queued as things are, for now or for a connection to come."""
+        if command.login and self.gate is Gate.CLOSED:
+            return False
+        return bool(command.name) or self._on_demand or self._may_go(command)
 
     def _enqueue(self, command: Command, now: float) -> None:
         command.expires = math.inf
@@ -225,163 +234,73 @@ class CommandQueue:
         return next((c for c in self._queued if c.name == name), None) if name else None
 
     def _eligible(self) -> Command | None:
-        return next((command for command in self._queued if self._may_go(command)), None)
+        flying = {command.name for command in self._flying if command.name}
+        return next((c for c in self._queued if self._may_go(c) and c.name not in flying), None)
 
     def _advance(self, now: float, actions: list[Action]) -> list[Action]:
-        while self._current is None and now >= self._not_before:
+        while len(self._flying) < self._most and now >= self._not_before:
             command = self._eligible()
             if command is None:
                 break
             self._queued.remove(command)
-            if not command.attempts:
-                command.first_written = now
             command.attempts += 1
+            command.parts = []
             actions.append(Write(command))
             if command.wait:
-                self._current = command
-                self._deadline = now + command.timeout
+                self._flying.append(command)
+                command.deadline = now + command.timeout
             else:
                 self._finish(command, b"", now, actions)
         return actions
 
-    def _finish(self, command: Command, reply: bytes, now: float, actions: list[Action]) -> None:
-        self._current = None
-        self._not_before = now + command.delay
+    def _land(self, command: Command, now: float) -> None:
+        if command in self._flying:
+            self._flying.remove(command)
+        self._not_before = max(self._not_before, now + command.delay)
+
+    def _finish(self, command: Command, reply: Any, now: float, actions: list[Action]) -> None:
+        self._land(command, now)
         if command.wanted:
             actions.append(Done(command, reply))
+        if command.clears:
+            self._drop(self._queued, actions)
 
     def _try_again(
-        self, command: Command, reason: Reason, now: float, actions: list[Action]
+        self,
+        command: Command,
+        reason: Reason,
+        now: float,
+        actions: list[Action],
+        error: Exception | None = None,
     ) -> None:
-        self._current = None
-        self._not_before = now + command.delay
+        self._land(command, now)
         if not command.wanted:
             return
         if command.attempts > command.retries:
-            self._fail(command, reason, actions)
+            self._fail(command, reason, actions, error)
         elif self._named(command.name) is not None:
             self._fail(command, Reason.SUPERSEDED, actions)
-        elif self.gate is Gate.CLOSED and (not command.name or command.login):
-            self._fail(command, Reason.OFFLINE, actions)
+        elif self.gate is Gate.CLOSED and not self._may_wait(command):
+            self._fail(command, Reason.OFFLINE, actions, error)
         else:
             command.bonus = RETRY_BONUS
             self._enqueue(command, now)
 
-    def _fail(self, command: Command, reason: Reason, actions: list[Action]) -> None:
-        if command.wanted:
-            actions.append(Failed(command, reason))
-
-
-def _error(command: Command, reason: Reason) -> DriverError:
-    what = f"the command {command.name!r}" if command.name else "the command"
-    match reason:
-        case Reason.NO_REPLY:
-            tries = f" ({command.attempts} attempts)" if command.attempts > 1 else ""
-            return NoReply(f"the device did not answer {what} within {command.timeout:g} s{tries}")
-        case Reason.OFFLINE:
-            return Offline("the device is not connected")
-        case Reason.SUPERSEDED:
-            return Superseded(f"a newer {command.name!r} command took its place")
-        case Reason.WITHDRAWN:
-            return Withdrawn(f"{what} was withdrawn")
-        case Reason.BUSY:
-            return Busy(f"{MAX_QUEUED} commands are waiting already")
-
-
-class Sender:
-    """Runs a CommandQueue on the event loop.
-
-    `write` puts bytes on the wire; `on_silence` is told when a command ran out of attempts
-    and nothing at all was heard from the device since it was first sent.
-    """
-
-    __slots__ = (
-        "_heard_at",
-        "_log",
-        "_loop",
-        "_on_silence",
-        "_queue",
-        "_timer",
-        "_waiting",
-        "_write",
-    )
-
-    def __init__(
-        self,
-        write: Callable[[bytes], None],
-        on_silence: Callable[[], None],
-        log: logging.Logger,
+    def _drop(
+        self, commands: list[Command], actions: list[Action], error: Exception | None = None
     ) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._queue = CommandQueue()
-        self._write = write
-        self._on_silence = on_silence
-        self._log = log
-        self._waiting: dict[Command, asyncio.Future[bytes]] = {}
-        self._timer: asyncio.TimerHandle | None = None
-        self._heard_at = 0.0
+        dropped = list(commands)
+        commands.clear()
+        reason = Reason.WITHDRAWN if error is None else Reason.TOLD
+        for command in dropped:
+            self._fail(command, reason, actions, error)
 
-    async def send(self, command: Command) -> bytes:
-        """Queue a command and wait for its reply. Raises the errors of `errors.py`."""
-        future: asyncio.Future[bytes] = self._loop.create_future()
-        self._waiting[command] = future
-        self._perform(self._queue.push(command, self._loop.time()))
-        try:
-            return await future
-        finally:
-            if self._waiting.pop(command, None) is not None:  # cancelled while waiting
-                self._perform(self._queue.withdraw(command, self._loop.time()))
-
-    def offer(self, data: bytes) -> bool:
-        """Give a message to the command in flight. False: it is nobody's answer."""
-        now = self._heard_at = self._loop.time()
-        try:
-            accepted = self._queue.accepts(data)
-        except Exception:
-            self._log.exception("the match function of a command failed")
-            accepted = False
-        if accepted:
-            self._perform(self._queue.reply(data, now))
-        return accepted
-
-    def set_gate(self, gate: Gate) -> None:
-        """Open or close the way to the device."""
-        self._perform(self._queue.set_gate(gate, self._loop.time()))
-
-    def clear(self, *, current: bool = False) -> None:
-        """Withdraw what is queued, with `current` also what is in flight."""
-        self._perform(self._queue.clear(self._loop.time(), current=current))
-
-    def _tick(self) -> None:
-        self._timer = None
-        self._perform(self._queue.tick(self._loop.time()))
-
-    def _perform(self, actions: list[Action]) -> None:
-        silent = False
-        for action in actions:
-            command = action.command
-            if isinstance(action, Write):
-                self._write(command.data)
-                continue
-            future = self._waiting.pop(command, None)
-            if isinstance(action, Failed):
-                silent |= action.reason is Reason.NO_REPLY and (
-                    self._heard_at < command.first_written
-                )
-                if future is not None and not future.done():
-                    future.set_exception(_error(command, action.reason))
-            elif future is not None and not future.done():
-                future.set_result(action.reply)
-        self._arm()
-        if silent:
-            self._on_silence()
-
-    def _arm(self) -> None:
-        wake_at = self._queue.wake_at
-        if self._timer is not None:
-            if self._timer.when() == wake_at and not self._timer.cancelled():
-                return
-            self._timer.cancel()
-            self._timer = None
-        if wake_at is not None:
-            self._timer = self._loop.call_at(wake_at, self._tick)
+    def _fail(
+        self,
+        command: Command,
+        reason: Reason,
+        actions: list[Action],
+        error: Exception | None = None,
+    ) -> None:
+        if command.wanted:
+            actions.append(Failed(command, reason, error))

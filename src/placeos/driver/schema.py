@@ -67,8 +67,13 @@ def encode(value: object) -> bytes:
 
 
 def plain(value: object) -> object:
-    """`value` with every enum in it replaced by the name of its member."""
+    """`value` with every enum in it replaced by the name of its member.
+
+    A struct or an enum with a method `__json__` says itself how it is written.
+    """
     match value:
+        case Enum() | msgspec.Struct() if hasattr(value, "__json__"):
+            return plain(value.__json__())
         case Enum():
             return value.name
         case msgspec.Struct():

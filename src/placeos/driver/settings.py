@@ -5,21 +5,32 @@ The class is also the form in which an administrator edits them (`json_schema`).
 
 from __future__ import annotations
 
+import functools
 import typing
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any
 
 import msgspec
-from msgspec import NODEFAULT, Raw
+from msgspec import NODEFAULT, Meta, Raw
 from msgspec import inspect as introspect
 
 from placeos.driver.errors import InvalidDriver, InvalidSettings
+from placeos.driver.mask import Mask
 from placeos.driver.schema import Converter, JsonSchema, default_of, describe, encode, plain
+
+Secret = Annotated[str, Meta(extra_json_schema={"format": "password"})]
+"""A text that is not shown while it is typed into a form, nor in logs and errors (if it has at
+least 4 characters)."""
 
 
 class Settings(msgspec.Struct):
     """Base of a driver's settings. Annotated attributes are settings; a default makes one
     optional; `Annotated[float, Meta(ge=1, description="…")]` bounds and explains it."""
+
+    def __repr__(self) -> str:
+        values = ((name, getattr(self, name)) for name in self.__struct_fields__)
+        shown = ", ".join(f"{name}={value!r}" for name, value in values)
+        return Mask(secrets_of(self)).text(f"{type(self).__name__}({shown})")
 
 
 class SettingsReader:
@@ -85,6 +96,19 @@ class SettingsReader:
         return values, problems
 
 
+@functools.cache
+def reader_of(cls: type[Settings]) -> SettingsReader:
+    """The reader of a class, made once."""
+    return SettingsReader(cls)
+
+
+def secrets_of(settings: msgspec.Struct) -> Iterator[str]:
+    """The values of all its secrets, however deep."""
+    hints = _hints(type(settings))
+    for name in settings.__struct_fields__:
+        yield from _secrets(getattr(settings, name), hints[name])
+
+
 def settings_class(driver: type, base: type) -> type[Settings]:
     """The class `S` in `class X(Driver[S])`, wherever along the bases it was given."""
     for cls in driver.__mro__:
@@ -95,6 +119,40 @@ def settings_class(driver: type, base: type) -> type[Settings]:
                 if isinstance(argument, type) and issubclass(argument, Settings):
                     return argument
     return Settings
+
+
+@functools.cache
+def _hints(cls: type) -> dict[str, Any]:
+    return typing.get_type_hints(cls, include_extras=True)
+
+
+def _secrets(value: object, kind: object) -> Iterator[str]:
+    inner = typing.get_args(kind)
+    if isinstance(value, msgspec.Struct):
+        yield from secrets_of(value)
+    elif typing.get_origin(kind) is Annotated:
+        if isinstance(value, str) and any(_is_secret(meta) for meta in inner[1:]):
+            yield value
+        else:
+            yield from _secrets(value, inner[0])
+    elif isinstance(value, str):  # perhaps of a union
+        for one in inner:
+            yield from _secrets(value, one)
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _each(item, inner)
+    elif isinstance(value, list | tuple | set | frozenset):
+        for item in value:
+            yield from _each(item, inner)
+
+
+def _each(item: object, kinds: tuple[object, ...]) -> Iterator[str]:
+    for kind in kinds:
+        yield from _secrets(item, kind)
+
+
+def _is_secret(meta: object) -> bool:
+    return isinstance(meta, Meta) and (meta.extra_json_schema or {}).get("format") == "password"
 
 
 def _schema(info: introspect.StructType, hints: Mapping[str, object]) -> JsonSchema:

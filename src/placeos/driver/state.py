@@ -64,6 +64,11 @@ class State:
         else:
             self._texts[key] = text
 
+    def signal(self, key: str) -> None:
+        """Publish the present value (or that there is none) again, without a change."""
+        self.flush()
+        self._publish([(key, self.text(key))])
+
     def flush(self) -> None:
         """Publish what changed now, for instance before the answer to a call leaves."""
         before, self._before = self._before, {}

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import msgspec
 from msgspec import Raw
 
-from placeos.driver.calls import present
+from placeos.driver.calls import Call, present
 from placeos.driver.errors import Busy, RemoteError
 from placeos.driver.state import Changes
 from placeos.wire.errors import CallError
@@ -63,9 +63,19 @@ class Upstream:
         if self._release is None:
             self._release = asyncio.get_running_loop().create_task(self._release_held())
 
-    def fault(self, module: str, message: str, backtrace: list[str] | None = None) -> None:
-        """Show an administrator what is wrong with a module, or (module "") with the driver."""
-        payload = _encode(Fault(message, backtrace or []))
+    def fault(
+        self, module: str, message: str, backtrace: list[str] | None = None, *, cause: str = ""
+    ) -> None:
+        """Show an administrator what is wrong with a module, or (module "") with the driver.
+
+        A newer fault of the same `cause` takes its place.
+        """
+        payload = _encode(Fault(message, backtrace or [], cause))
+        self._link.send(Header(Command.FAULT, module=module), payload)
+
+    def well(self, module: str, cause: str) -> None:
+        """The fault of that cause is over."""
+        payload = _encode(Fault("", cause=cause, over=True))
         self._link.send(Header(Command.FAULT, module=module), payload)
 
     def log(self, module: str, level: int, text: str) -> None:
@@ -151,7 +161,9 @@ class Upstream:
 
     # -- asking ---------------------------------------------------------------------------
 
-    async def execute(self, place: str, function: str, payload: bytes) -> bytes:
+    async def execute(
+        self, place: str, function: str, payload: bytes, seconds: float | None = None
+    ) -> bytes:
         """Call a function of another module. Raises RemoteError."""
         call = present.get()
         header = Header(
@@ -161,16 +173,16 @@ class Upstream:
             user=call.user,
             clearance=Clearance.ADMINISTRATOR,  # clearance binds people, not modules
         )
-        return await self._ask(header, payload, call.remaining())
+        return await self._ask(header, payload, _within(call, seconds))
 
-    async def read(self, place: str, key: str) -> bytes:
+    async def read(self, place: str, key: str, seconds: float | None = None) -> bytes:
         """The JSON of a status value of another module. Raises RemoteError."""
         header = Header(Command.READ, module=place)
-        return await self._ask(header, _encode(Read(key)), present.get().remaining())
+        return await self._ask(header, _encode(Read(key)), _within(present.get(), seconds))
 
-    async def system(self, system_id: str) -> SystemView:
+    async def system(self, system_id: str, seconds: float | None = None) -> SystemView:
         """A system and its modules. Raises RemoteError."""
-        timeout = present.get().remaining()
+        timeout = _within(present.get(), seconds)
         answer = await self._ask(Header(Command.SYSTEM), _encode(system_id), timeout)
         return msgspec.json.decode(answer, type=SystemView)
 
@@ -187,3 +199,8 @@ class Upstream:
                 error.message, code=error.code, kind=error.kind, failure=str(error.failure)
             ) from error
         return answer
+
+
+def _within(call: Call, seconds: float | None) -> float:
+    """How long to wait: as long as the call has left, or `seconds` if that is less."""
+    return call.remaining() if seconds is None else min(seconds, call.remaining())

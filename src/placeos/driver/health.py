@@ -1,0 +1,51 @@
+"""What of a driver fails at present: told once when it begins, and once when it is over."""
+
+from __future__ import annotations
+
+import logging
+from typing import Protocol
+
+from placeos.driver.errors import Offline, backtrace_of
+
+
+class Tell(Protocol):
+    """Shows an administrator a fault of one cause, or (None) that it is over."""
+
+    def __call__(
+        self, cause: str, message: str | None, backtrace: list[str] | None = None
+    ) -> None: ...
+
+
+class Health:
+    """The parts of one driver that are called again and again: hooks, handlers, timers.
+
+    The first failure in a row is logged with its traceback and shown to administrators; the
+    ones after it go to who debugs, however many there are a second.
+    """
+
+    __slots__ = ("_failing", "_log", "_tell")
+
+    def __init__(self, log: logging.Logger, tell: Tell) -> None:
+        self._log = log
+        self._tell = tell
+        self._failing: dict[str, int] = {}
+
+    def failed(self, part: str, error: Exception) -> None:
+        """`part` raised. That a device is offline is no failure: `connected` says it."""
+        if isinstance(error, Offline):
+            self._log.debug("%s: %s", part, error)
+            return
+        failures = self._failing[part] = self._failing.get(part, 0) + 1
+        if failures > 1:
+            self._log.debug("%s failed again: %s", part, error)
+            return
+        self._log.error("%s failed", part, exc_info=error)
+        self._tell(part, f"{part}: {type(error).__name__}: {error}", backtrace_of(error))
+
+    def well(self, part: str) -> None:
+        """`part` did what it should."""
+        if self._failing:
+            failures = self._failing.pop(part, 0)
+            if failures:
+                self._log.info("%s works again after %d failures", part, failures)
+                self._tell(part, None)
