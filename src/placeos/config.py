@@ -36,6 +36,19 @@ class Config(msgspec.Struct, frozen=True):
     """PLACEOS_AVAILABILITY_ZONE."""
     production: bool
     """PLACEOS_ENV is `production` (the default)."""
+    packages_index: str = ""
+    """PLACEOS_PACKAGES_INDEX: URL of the index that drivers' packages come from (core only)."""
+    packages_folder: str = ""
+    """PLACEOS_PACKAGES_FOLDER: folder of wheels; without an index their only source."""
+    packages_offline: bool = False
+    """PLACEOS_PACKAGES_OFFLINE: `true`: no network, only the folder and what is there already."""
+    packages_from_source: bool = False
+    """PLACEOS_PACKAGES_FROM_SOURCE: `true`: build packages without a wheel; runs their code."""
+
+    git_poll: float = 300.0
+    """PLACEOS_GIT_POLL: seconds between two fetches of a repository (core only)."""
+    git_protocols: tuple[str, ...] = ("https", "ssh", "file")
+    """PLACEOS_GIT_PROTOCOLS: comma list; `http` and `git` prove nothing of what they bring."""
 
     def secret(self, name: str) -> bytes:
         """One secret of the secrets folder. Raises ConfigError: there is no default key."""
@@ -66,6 +79,12 @@ def load(environ: Mapping[str, str] = os.environ) -> Config:
         identity=environ.get("PLACEOS_IDENTITY") or os.uname().nodename,
         zone=environ.get("PLACEOS_AVAILABILITY_ZONE", ""),
         production=environ.get("PLACEOS_ENV", "production") == "production",
+        git_poll=_seconds(environ, "PLACEOS_GIT_POLL", 300.0),
+        git_protocols=_protocols(environ),
+        packages_index=environ.get("PLACEOS_PACKAGES_INDEX", ""),
+        packages_folder=_absolute(environ, "PLACEOS_PACKAGES_FOLDER"),
+        packages_offline=_flag(environ, "PLACEOS_PACKAGES_OFFLINE"),
+        packages_from_source=_flag(environ, "PLACEOS_PACKAGES_FROM_SOURCE"),
     )
 
 
@@ -74,6 +93,40 @@ def _need(environ: Mapping[str, str], name: str) -> str:
     if not value:
         raise ConfigError(f"{name} is not set")
     return value
+
+
+def _seconds(environ: Mapping[str, str], name: str, default: float) -> float:
+    text = environ.get(name) or str(default)
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 1 <= seconds < float("inf"):
+        raise ConfigError(f"{name} should be seconds, at least 1, not {text!r}")
+    return seconds
+
+
+def _protocols(environ: Mapping[str, str]) -> tuple[str, ...]:
+    text = environ.get("PLACEOS_GIT_PROTOCOLS") or "https,ssh,file"
+    found = tuple(part.strip() for part in text.split(",") if part.strip())
+    unknown = set(found) - {"https", "ssh", "file", "http", "git"}
+    if unknown:
+        raise ConfigError(f"PLACEOS_GIT_PROTOCOLS: there is no {', '.join(sorted(unknown))}")
+    return found
+
+
+def _absolute(environ: Mapping[str, str], name: str) -> str:
+    value = environ.get(name, "")
+    if value and not Path(value).is_absolute():
+        raise ConfigError(f"{name} should be an absolute path, not {value!r}")
+    return value
+
+
+def _flag(environ: Mapping[str, str], name: str) -> bool:
+    value = environ.get(name, "").lower()
+    if value not in ("", "0", "1", "false", "true"):
+        raise ConfigError(f"{name} should be true or false, not {value!r}")
+    return value in ("1", "true")
 
 
 def _address(environ: Mapping[str, str], name: str) -> tuple[str, int]:

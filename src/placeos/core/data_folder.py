@@ -36,6 +36,21 @@ class DataFolder:
         return self.path / "drivers"
 
     @property
+    def environments(self) -> Path:
+        """Where the packages of drivers are kept."""
+        return self.path / "environments"
+
+    @property
+    def work(self) -> Path:
+        """Where driver processes have their own folders."""
+        return self.path / "work"
+
+    @property
+    def git(self) -> Path:
+        """Where copies of git repositories are kept, and what git needs to run."""
+        return self.path / "git"
+
+    @property
     def descriptor(self) -> int:
         """The lock's descriptor, for child processes to inherit."""
         return self._file
@@ -50,8 +65,7 @@ class DataFolder:
                 log.error("data folder is in use by another core", extra={"path": str(self.path)})
             await asyncio.sleep(RETRY)
         self.predecessor = os.pread(self._file, 100, 0).decode("ascii", "replace").strip()
-        os.ftruncate(self._file, 0)
-        os.pwrite(self._file, f"{self._incarnation}\n".encode(), 0)
+        (self.path / "lock").write_text(f"{self._incarnation}\n")
         return self
 
     async def __aexit__(
@@ -65,7 +79,8 @@ class DataFolder:
     def _open(self) -> int:
         self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.drivers.mkdir(exist_ok=True)
-        return os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        # Driver processes inherit it: they could write where it can be written.
+        return os.open(self.path / "lock", os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def _try_lock(self) -> bool:
         try:

@@ -18,9 +18,10 @@ from redis.asyncio import Redis
 from placeos.core.calls import Origin, Remote, Switch
 from placeos.core.desired import Records, system_view
 from placeos.core.listener import DebugLog
-from placeos.core.processes import DriverProcess, fault_text
-from placeos.core.reports import Reports
+from placeos.core.process.processes import DriverProcess, fault_text, read_fault
+from placeos.core.reports import DRIVER, TOLD_BY_BOTH, Reports
 from placeos.core.state_writer import StateWriter
+from placeos.driver.flood import Allowance
 from placeos.state import values
 from placeos.state.bindings import Binding, Bindings
 from placeos.state.client import UNAVAILABLE, StateUnavailable
@@ -45,6 +46,9 @@ log = logging.getLogger("placeos.core")
 
 MAX_BINDINGS: Final = 100_000  # of one driver process
 MAX_TASKS: Final = 1_000  # requests of one driver process that wait for something
+LINES: Final = 20.0  # log lines a second about one driver process, and as many at once as
+LINES_AT_ONCE: Final = 200
+MAX_LINE: Final = 4_000  # characters
 _encode = msgspec.json.encode
 _state = msgspec.json.Decoder(StateChanges).decode
 
@@ -64,6 +68,7 @@ class Session:
     origin: Origin
     bindings: dict[int, tuple[str, Binding]] = field(default_factory=dict)
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    lines: Allowance = field(default_factory=lambda: Allowance(LINES, LINES_AT_ONCE))
 
 
 class Drivers:
@@ -82,7 +87,6 @@ class Drivers:
         reports: Reports,
         debug: DebugLog,
         owns: Callable[[str], bool],
-        in_step: Callable[[str], bool],
         store_setting: StoreSetting,
     ) -> None:
         self._switch = switch
@@ -95,7 +99,6 @@ class Drivers:
         self._reports = reports
         self._debug = debug
         self._owns = owns
-        self._in_step = in_step
         self._store_setting = store_setting
         self._sessions: dict[DriverProcess, Session] = {}
         self.interfaces: dict[str, SystemModule] = {}
@@ -138,7 +141,7 @@ class Drivers:
             link.fail(header.sequence, error)
         except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
             message = f"unreadable payload of frame {header.command}: {error}"
-            log.warning("bad frame", extra={"driver": process.version.title, "reason": message})
+            _complain(session, "bad frame", driver=process.version.title, reason=message)
             link.fail(header.sequence, CallError(Failure.BAD_REQUEST, message))
 
     def _serve(
@@ -156,9 +159,11 @@ class Drivers:
             case Command.EXECUTE:
                 self._execute(session, link, header, payload)
             case Command.LOG:
-                self._debug.line(header.module, payload)
+                if self._runs_in(link, header.module):
+                    self._debug.line(header.module, payload)
             case Command.FAULT:
-                self._fault(process, header.module, payload)
+                if not header.module or self._runs_in(link, header.module):
+                    self._fault(process, session, header.module, payload)
             case Command.BIND:
                 bind = msgspec.json.decode(payload, type=Bind)
                 self._bind(session, link, header.module, bind)
@@ -216,18 +221,17 @@ class Drivers:
             if key == "connected" and bytes(raw) == b"true":
                 self._reports.module_well(module, "connect")
 
-    def _fault(self, process: DriverProcess, module: str, payload: bytes) -> None:
-        text = fault_text(payload)
+    def _fault(self, process: DriverProcess, session: Session, module: str, payload: bytes) -> None:
+        fault = read_fault(payload)
+        cause = fault.cause if fault.cause in TOLD_BY_BOTH else f"{DRIVER} {fault.cause}"
+        if fault.over:
+            self._reports.module_well(module, cause)
+            return
+        text = fault_text(fault)
         title = process.version.title
-        log.warning("driver fault", extra={"driver": title, "id": module, "reason": text})
+        _complain(session, "driver fault", driver=title, id=module, reason=text)
         if module:
-            self._reports.module_error(module, self._cause(module, text), text)
-
-    def _cause(self, module: str, text: str) -> str:
-        """Under which cause a fault is kept, so that its end can be told."""
-        if text.startswith("cannot connect"):
-            return "connect"
-        return "settings" if self._in_step(module) else "driver"
+            self._reports.module_error(module, cause, text)
 
     # -- bindings -------------------------------------------------------------------------------
 
@@ -336,3 +340,12 @@ def _send(link: Link, command: Command, module: str, message: Value | Message) -
             link.send(Header(command, module=module), _encode(message))
         except FrameError as error:
             log.warning("value not delivered", extra={"id": module, "reason": str(error)})
+
+
+def _complain(session: Session, event: str, **about: object) -> None:
+    """A log line about a driver process, within its allowance: it must not fill our log."""
+    if session.lines.allows(asyncio.get_running_loop().time()):
+        about["reason"] = str(about["reason"])[:MAX_LINE]
+        if dropped := session.lines.take_dropped():
+            about["dropped"] = dropped
+        log.warning(event, extra=about)

@@ -25,7 +25,7 @@ from placeos.core.plan import (
     leftovers,
     plan,
 )
-from placeos.core.processes import Processes, Version
+from placeos.core.process.processes import Processes, Version
 from placeos.core.reports import Reports
 from placeos.core.state_writer import StateWriter
 from placeos.wire.errors import CallError, Failure
@@ -317,6 +317,7 @@ class Executor:
             return
         state = await self._state.inherit(module)
         good = instance.good
+        self._reports.module_begins(module)
         try:
             # After a crash the last accepted payload goes first: wrong settings that came
             # since must not take its place.

@@ -1,10 +1,13 @@
-"""The port other services call: execute, debug, ignore, load, stats. Payloads pass unread."""
+"""The port other services call: execute, debug, ignore, and what core is asked about itself.
+
+The payloads of calls pass unread.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 from placeos.core.calls import Origin, Switch
@@ -17,8 +20,8 @@ log = logging.getLogger("placeos.core")
 MAX_LINKS: Final = 1_000
 MAX_DEBUG: Final = 4 * 1024 * 1024  # bytes waiting in a link past which log lines are dropped
 
-Ask = Callable[[Header], Awaitable[bytes]]
-"""Answers LOAD or STATS with JSON. Raises CallError."""
+Ask = Callable[[Header, bytes], Awaitable[bytes]]
+"""Answers a question to core itself (LOAD, STATS, …) with JSON. Raises CallError."""
 
 
 class DebugLog:
@@ -78,15 +81,14 @@ class Listener:
         identity: str,
         switch: Switch,
         debug: DebugLog,
-        load: Ask,
-        stats: Ask,
+        asks: Mapping[int, Ask],
     ) -> None:
         self._address = address
         self._secret = secret
         self._identity = identity
         self._switch = switch
         self._debug = debug
-        self._asks = {Command.LOAD: load, Command.STATS: stats}
+        self._asks = asks
         self._origins: dict[Link, Origin] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._servers: list[asyncio.Server] = []
@@ -145,9 +147,9 @@ class Listener:
         elif command == Command.IGNORE:
             self._debug.remove(header.module, link)
             link.reply(header.sequence)
-        elif command in (Command.LOAD, Command.STATS):
+        elif command in self._asks:
             task = asyncio.get_running_loop().create_task(
-                self._ask(link, header, self._asks[Command(command)])
+                self._ask(link, header, payload, self._asks[command])
             )
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -155,8 +157,12 @@ class Listener:
             error = CallError(Failure.BAD_REQUEST, f"core serves no frame {command}")
             link.fail(header.sequence, error)
 
-    async def _ask(self, link: Link, header: Header, ask: Ask) -> None:
+    async def _ask(self, link: Link, header: Header, payload: bytes, ask: Ask) -> None:
         try:
-            link.reply(header.sequence, await ask(header))
+            link.reply(header.sequence, await ask(header, payload))
         except CallError as error:
             link.fail(header.sequence, error)
+        except Exception as error:  # nobody should wait in vain because of a mistake of ours
+            log.exception("question failed", extra={"command": int(header.command)})
+            reason = f"core could not answer: {type(error).__name__}"
+            link.fail(header.sequence, CallError(Failure.RAISED, reason, code=500))

@@ -21,11 +21,11 @@ from placeos.core.configuration import Configuration
 from placeos.core.desired import Change, affected, want
 from placeos.core.drivers import Drivers
 from placeos.core.executor import Executor
+from placeos.core.files.repositories import Repositories
 from placeos.core.listener import DebugLog
 from placeos.core.lookups import LookupWriter
-from placeos.core.processes import Processes, Version
+from placeos.core.process.processes import Processes, Version
 from placeos.core.reports import Reports
-from placeos.core.repositories import Repositories
 from placeos.core.state_writer import StateWriter
 from placeos.wire.messages import ModuleMetadata, SystemModule
 
@@ -34,7 +34,7 @@ log = logging.getLogger("placeos.core")
 SLICE: Final = 0.003  # seconds of deciding between two turns of the loop
 MAX_DESCRIPTIONS: Final = 1_000  # kinds of metadata remembered
 MAX_OWNERS: Final = 500_000  # remembered answers of `owns`
-OF_THE_CODE: Final = ("crash", "blocked", "driver", "start", "settings")
+OF_THE_CODE: Final = ("crash", "blocked", "cpu", "flood", "start")
 """Causes of errors that another version of the driver may have done away with."""
 
 
@@ -115,6 +115,7 @@ class Node:
         log.info("view taken", extra={"number": view.number if view is not None else 0})
         self.touch(configuration.modules)
         self._parts.lookups.touch(configuration.systems)
+        self._parts.repositories.look(configuration.repositories)
         self._probe_unused(self.versions)
 
     # -- configuration --------------------------------------------------------------------------
@@ -258,12 +259,8 @@ class Node:
             parts.reports.module_gone(module)
             self._left(module)
         else:  # it goes on with another version of its driver
+            parts.reports.module_begins(module)
             parts.reports.module_well(module, *OF_THE_CODE)
-
-    def in_step(self, module: str) -> bool:
-        """Whether the module is being started, updated or stopped."""
-        instance = self._parts.executor.instances.get(module)
-        return instance is not None and instance.busy
 
     def _described(self, module: str, metadata: bytes) -> SystemModule:
         """What system views tell of a module; equal metadata is read once."""

@@ -12,6 +12,9 @@ import time
 from collections.abc import Mapping
 from typing import Final
 
+import msgspec
+
+from placeos.model.driver import UpdateInfo
 from placeos.store import Database, Refused, Unavailable
 
 log = logging.getLogger("placeos.core")
@@ -19,7 +22,12 @@ log = logging.getLogger("placeos.core")
 MAX_WAITING: Final = 20_000  # records with a report that is not written yet
 REPEAT: Final = 60.0  # seconds before a module's error is dated anew
 RETRY: Final = (0.5, 10.0)  # seconds: first and longest pause while PostgreSQL is away
+MAX_CAUSES: Final = 20  # of one module; the oldest that its driver told goes first
+MAX_TEXT: Final = 20_000  # characters of one error
 MAX_OUTPUT: Final = 100_000  # characters of a build output
+
+DRIVER: Final = "driver"  # before a cause that only the driver knows
+TOLD_BY_BOTH: Final = ("settings", "connect")  # causes that a driver and core mean alike
 
 _MODULE_ERROR = """
 UPDATE mod SET has_runtime_error = true, error_timestamp = $2
@@ -33,6 +41,11 @@ UPDATE driver SET compilation_output = $2
 WHERE id = $1 AND compilation_output IS DISTINCT FROM $2"""
 _DRIVER_SCHEMA = """
 UPDATE driver SET json_schema = $2 WHERE id = $1 AND json_schema IS DISTINCT FROM $2"""
+_DRIVER_UPDATE = """
+UPDATE driver SET update_available = $2, update_info = $3
+WHERE id = $1 AND (update_available, update_info) IS DISTINCT FROM ($2, $3::jsonb)"""
+_DRIVER_COMMIT = """
+UPDATE driver SET commit = $3 WHERE id = $1 AND commit = $2"""
 _REPOSITORY = """
 UPDATE repo SET deployed_commit_hash = $2, has_runtime_error = $3, error_message = $4
 WHERE id = $1 AND (deployed_commit_hash, has_runtime_error, error_message)
@@ -56,7 +69,10 @@ class Reports:
     def module_error(self, module: str, cause: str, message: str) -> None:
         """Something an administrator should see on a module. A cause has one message."""
         now = time.time()
-        self._errors.setdefault(module, {})[cause] = message
+        causes = self._errors.setdefault(module, {})
+        if cause not in causes and len(causes) >= MAX_CAUSES:  # core itself has few
+            causes.pop(next((one for one in causes if one.startswith(DRIVER)), ""), None)
+        causes[cause] = message[:MAX_TEXT]
         if now - self._dated.get(module, 0.0) >= REPEAT:
             self._dated[module] = now
             self._put(_MODULE_ERROR, module, int(now))
@@ -73,6 +89,13 @@ class Reports:
             self._errors.pop(module, None)
             if self._dated.pop(module, None) is not None or flagged:
                 self._put(_MODULE_CLEAR, module)
+
+    def module_begins(self, module: str) -> None:
+        """A new life of the module: what its driver told in the one before is over."""
+        causes = self._errors.get(module, {})
+        told = [one for one in causes if one in TOLD_BY_BOTH or one.startswith(DRIVER)]
+        if told:
+            self.module_well(module, *told)
 
     def all_errors(self) -> dict[str, list[str]]:
         """Everything that is wrong at present, by module."""
@@ -92,6 +115,15 @@ class Reports:
     def driver_schema(self, driver: str, schema: str) -> None:
         """JSON schema of a driver's settings, as text."""
         self._put(_DRIVER_SCHEMA, driver, schema)
+
+    def driver_update(self, driver: str, info: UpdateInfo | None) -> None:
+        """The newer commit of a driver's file; None: there is none."""
+        newer = msgspec.to_builtins(info) if info is not None else None
+        self._put(_DRIVER_UPDATE, driver, info is not None, newer)
+
+    def driver_commit(self, driver: str, before: str, after: str) -> None:
+        """Another commit for a driver, unless its record says a third one by now."""
+        self._put(_DRIVER_COMMIT, driver, before, after)
 
     def repository(self, repository: str, deployed: str | None, error: str | None) -> None:
         """What of a repository is deployed, and what is wrong with it."""

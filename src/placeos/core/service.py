@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import os
 import resource
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 
 from redis.asyncio import Redis
 
@@ -22,24 +23,37 @@ from placeos.core.data_folder import DataFolder
 from placeos.core.desired import lookup_table
 from placeos.core.drivers import Drivers
 from placeos.core.executor import Executor
+from placeos.core.files.catalogue import Catalogue
+from placeos.core.files.git import Git
+from placeos.core.files.inspection import Inspection
+from placeos.core.files.repositories import Host, Repositories
+from placeos.core.jobs import Jobs
 from placeos.core.listener import DebugLog, Listener
 from placeos.core.lookups import LookupWriter
 from placeos.core.node import Node, Parts
-from placeos.core.output import Output
-from placeos.core.processes import Processes
+from placeos.core.process.environments import Environments
+from placeos.core.process.isolation import Isolation
+from placeos.core.process.limits import load as load_limits
+from placeos.core.process.meter import Meter
+from placeos.core.process.output import Output
+from placeos.core.process.processes import Processes
+from placeos.core.process.watchdog import Watchdog
 from placeos.core.reports import Reports
-from placeos.core.repositories import Repositories
 from placeos.core.settings_store import SettingsStore
 from placeos.core.state_writer import StateWriter
 from placeos.core.supervision import Supervision
-from placeos.core.watchdog import Watchdog
+from placeos.driver.confine import prctl
+from placeos.driver.environment_build import Packages
+from placeos.model.repository import Repository
 from placeos.state.bindings import Bindings
 from placeos.state.client import connect
 from placeos.state.lookups import Lookups
 from placeos.store import Database
+from placeos.wire.frame import Command
 
 log = logging.getLogger("placeos.core")
 
+_PR_SET_DUMPABLE = 4
 LAST_WRITE = 0.3  # seconds for the last state when stopping
 
 
@@ -53,6 +67,7 @@ class Core:
         incarnation: str,
         folder: DataFolder,
         output: Output,
+        isolation: Isolation,
         database: Database,
         redis: Redis,
         etcd: Etcd,
@@ -63,6 +78,7 @@ class Core:
         self._predecessor = folder.predecessor
         self._secret = secret
         self._etcd = etcd
+        self.jobs = Jobs()
         self.node = Node(config.identity, incarnation)
         self.supervision = Supervision(self.node, config.identity)
         self.registry = Registry(etcd)
@@ -76,14 +92,19 @@ class Core:
         self.bindings = Bindings(
             redis, lookups := Lookups(redis), on_reconnect=self._redis_reconnected
         )
-        self.parts = self._build(config, folder, output, database, redis, lookups)
+        self.parts = self._build(config, folder, output, isolation, database, redis, lookups)
         self.node.connect(self.parts)
         self.supervision.connect(self.parts)
         self.watchdog = Watchdog(
             self.parts.processes,
-            output,
             on_blocked=self.supervision.process_blocked,
             on_free=self.supervision.process_free,
+        )
+        self.meter = Meter(
+            self.parts.processes,
+            isolation.limits,
+            on_problem=self.supervision.process_troubles,
+            on_well=self.supervision.process_well,
         )
 
     def _build(
@@ -91,6 +112,7 @@ class Core:
         config: Config,
         folder: DataFolder,
         output: Output,
+        isolation: Isolation,
         database: Database,
         redis: Redis,
         lookups: Lookups,
@@ -107,20 +129,25 @@ class Core:
         reports = Reports(database)
         state = StateWriter(redis)
         debug = DebugLog(switch)
-        processes = Processes(output, self.supervision, inherit=(folder.descriptor,))
+        packages = Packages(
+            index=config.packages_index,
+            folder=config.packages_folder,
+            offline=config.packages_offline,
+            from_source=config.packages_from_source,
+        )
+        environments = Environments(folder.environments, packages, self.jobs)
+        processes = Processes(
+            output,
+            self.supervision,
+            environments,
+            isolation=isolation,
+            inherit=(folder.descriptor,),
+        )
         return Parts(
             configuration=configuration,
             registry=self.registry,
             processes=processes,
-            repositories=Repositories(
-                folder.drivers,
-                configuration.drivers,
-                configuration.repositories,
-                reports,
-                on_version=node.version_found,
-                on_problem=node.driver_changed,
-                in_use=node.paths_in_use,
-            ),
+            repositories=self._repositories(folder, database, configuration, reports, processes),
             switch=switch,
             executor=Executor(
                 processes,
@@ -148,11 +175,42 @@ class Core:
                 reports=reports,
                 debug=debug,
                 owns=node.owns,
-                in_step=node.in_step,
                 store_setting=SettingsStore(database),
             ),
             debug=debug,
         )
+
+    def _repositories(
+        self,
+        folder: DataFolder,
+        database: Database,
+        configuration: Configuration,
+        reports: Reports,
+        processes: Processes,
+    ) -> Repositories:
+        config, node = self._config, self.node
+        git = Git(folder.git, config.git_protocols)
+        repositories = Repositories(
+            Host(
+                drivers=configuration.drivers,
+                repositories=configuration.repositories,
+                read=functools.partial(database.get, Repository),
+                reports=reports,
+                jobs=self.jobs,
+                git=git,
+                folder=folder.drivers,
+                secret=config.secret("server_secret"),
+                poll=config.git_poll,
+                owns=node.owns,
+                on_version=node.version_found,
+                on_problem=node.driver_changed,
+                in_use=node.paths_in_use,
+                fault=processes.problem,
+            )
+        )
+        inspection = Inspection(processes.make, folder.drivers / "details")
+        self.catalogue = Catalogue(repositories, git, inspection)
+        return repositories
 
     def _redis_reconnected(self) -> None:
         self.parts.state.rewrite()
@@ -167,8 +225,14 @@ class Core:
             identity=self._config.identity,
             switch=parts.switch,
             debug=parts.debug,
-            load=self.supervision.load,
-            stats=self.supervision.stats,
+            asks={
+                Command.LOAD: self.supervision.load,
+                Command.STATS: self.supervision.stats,
+                Command.TERMINATE: self.supervision.terminate,
+                Command.JOBS: self.jobs.answer_list,
+                Command.CANCEL_JOB: self.jobs.answer_cancel,
+                Command.REPOSITORY: self.catalogue.answer,
+            },
         )
         async with listener, asyncio.TaskGroup() as tasks:
             running = [
@@ -186,6 +250,7 @@ class Core:
                     ("lookups", parts.lookups.run()),
                     ("reports", parts.reports.run()),
                     ("watchdog", self.watchdog.run()),
+                    ("meter", self.meter.run()),
                     ("node", self.node.run()),
                     ("membership", self._membership(listener.port, tasks)),
                 )
@@ -230,11 +295,17 @@ async def main(config: Config) -> None:
     """Run one core until cancelled."""
     incarnation = new_incarnation()
     _raise_file_limit()
+    with suppress(OSError):
+        prctl(_PR_SET_DUMPABLE, 0)  # what the environment tells us is nobody else's to read
     async with AsyncExitStack() as stack:
         folder = DataFolder(config.data / "core" / config.identity, incarnation)
         await stack.enter_async_context(folder)
         output = Output()
         stack.callback(output.close)
+        limits = load_limits(os.environ)
+        isolation = Isolation(limits, folder.work, hidden=(config.data, config.secrets))
+        await asyncio.to_thread(isolation.open)
+        stack.push_async_callback(isolation.close)
         database = Database(config.database_url)
         await database.connect()
         stack.push_async_callback(database.close)
@@ -246,6 +317,7 @@ async def main(config: Config) -> None:
             incarnation=incarnation,
             folder=folder,
             output=output,
+            isolation=isolation,
             database=database,
             redis=redis,
             etcd=etcd,

@@ -22,7 +22,7 @@ log = logging.getLogger("placeos.core")
 
 BATCH: Final = 100  # changes in one pipeline: packing more would hold up the loop
 WHOLE: Final = 10  # modules compared in one go
-COALESCE: Final = 1_000  # waiting changes past which only the newest of each key is kept
+COALESCE: Final = 1_000  # waiting changes; past twice as many the newest of each key is kept
 MAX_TEXTS: Final = 1_000  # waiting texts of channels; more are dropped
 INHERIT_TIMEOUT: Final = 1.0  # seconds a starting module waits for its old state
 BACKOFF: Final = (0.05, 1.0)  # seconds: first and longest pause while Redis is away
@@ -79,7 +79,7 @@ class StateWriter:
             else:
                 state[key] = value
             self._changes.append((module, key, value))
-        if len(self._changes) > COALESCE:
+        if len(self._changes) > 2 * COALESCE:  # not at each change, if that many stay
             newest = {(module, key): value for module, key, value in self._changes}
             self._changes = [(module, key, value) for (module, key), value in newest.items()]
             if len(self._changes) > COALESCE:  # many keys: write their modules whole instead

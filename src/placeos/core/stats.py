@@ -6,12 +6,15 @@ import asyncio
 import os
 import time
 from collections.abc import Callable, Iterable
+from typing import Final
 
 import msgspec
 import psutil
 
 from placeos.core.plan import Phase
-from placeos.core.processes import DriverProcess
+from placeos.core.process.processes import DriverProcess
+
+LEAST: Final = 0.5  # seconds between two readings of a processor's use
 
 
 class ProcessStats(msgspec.Struct, omit_defaults=True):
@@ -28,7 +31,10 @@ class ProcessStats(msgspec.Struct, omit_defaults=True):
     last_exit_code: int | None = None
     percentage_cpu: float | None = None
     memory_usage: int | None = None
-    problem: str = ""
+    problem: str = ""  # why it could not be loaded
+    last_end: str = ""  # how its last life ended, if that was not wanted
+    troubles: dict[str, str] = {}  # what its present life does to others, by cause
+    isolation: dict[str, str] = {}  # the walls around it, and how far each was reached
 
 
 class NodeStats(msgspec.Struct):
@@ -49,6 +55,22 @@ class NodeStats(msgspec.Struct):
     processes: list[ProcessStats]
 
 
+class _Cpu:
+    """Percent of a processor between two questions; of shorter times the counter tells nothing."""
+
+    def __init__(self, measure: Callable[[], float]) -> None:
+        self._measure = measure
+        self._value = measure()  # begins to count: 0
+        self._at = time.monotonic()
+
+    def percent(self) -> float:
+        """Since the last question, or of the time before it. Raises psutil.Error."""
+        now = time.monotonic()
+        if now - self._at >= LEAST:
+            self._value, self._at = self._measure(), now
+        return self._value
+
+
 class Stats:
     """Keeps samplers between questions, so that CPU is that of the time between them."""
 
@@ -56,9 +78,9 @@ class Stats:
         self._identity = identity
         self._began = time.monotonic()
         self._own = psutil.Process()
-        self._own.cpu_percent()
-        psutil.cpu_percent()
-        self._samplers: dict[int, psutil.Process] = {}
+        self._cpu = _Cpu(self._own.cpu_percent)
+        self._total = _Cpu(psutil.cpu_percent)
+        self._samplers: dict[int, tuple[psutil.Process, _Cpu]] = {}
 
     async def collect(
         self,
@@ -82,6 +104,9 @@ class Stats:
                 launch_time=process.launch_time,
                 last_exit_code=process.last_exit,
                 problem=process.problem,
+                last_end=process.last_end,
+                troubles=dict(process.troubles),
+                isolation=process.isolation,
             )
             for process in processes
         ]
@@ -101,8 +126,8 @@ class Stats:
             identity=self._identity,
             hostname=os.uname().nodename,
             cpu_count=os.cpu_count() or 1,
-            core_cpu=self._own.cpu_percent(),
-            total_cpu=psutil.cpu_percent(),
+            core_cpu=self._cpu.percent(),
+            total_cpu=self._total.percent(),
             memory_total=memory.total // 1024,
             memory_usage=(memory.total - memory.available) // 1024,
             core_memory=self._own.memory_info().rss // 1024,
@@ -115,10 +140,11 @@ class Stats:
 
     def _measure_process(self, process: ProcessStats, pid: int) -> None:
         try:
-            sampler = self._samplers.get(pid)
-            if sampler is None:
-                sampler = self._samplers[pid] = psutil.Process(pid)
-            process.percentage_cpu = sampler.cpu_percent()
+            if pid not in self._samplers:
+                sampler = psutil.Process(pid)
+                self._samplers[pid] = sampler, _Cpu(sampler.cpu_percent)
+            sampler, cpu = self._samplers[pid]
+            process.percentage_cpu = cpu.percent()
             process.memory_usage = sampler.memory_info().rss // 1024
         except psutil.Error:
             self._samplers.pop(pid, None)  # it ended meanwhile

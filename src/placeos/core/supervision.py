@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
+import time
+from collections import deque
+from typing import Final
 
 import msgspec
 
 from placeos.core.calls import Absence
 from placeos.core.node import Node, Parts
 from placeos.core.plan import Phase
-from placeos.core.processes import DriverProcess
+from placeos.core.process.processes import DriverProcess
 from placeos.core.stats import Stats
 from placeos.model.driver import Role
 from placeos.wire.errors import CallError, Failure
@@ -19,6 +22,9 @@ from placeos.wire.messages import DriverDefaults
 
 log = logging.getLogger("placeos.core")
 
+HOUR: Final = 3_600.0  # seconds in which the ends of a process are counted
+MAX_COUNTED: Final = 100
+
 
 class Supervision:
     """Takes the events of processes and the watchdog. `connect(parts)` before anything runs."""
@@ -27,6 +33,7 @@ class Supervision:
         self._node = node
         self._parts: Parts
         self._stats = Stats(identity)
+        self._ends: dict[str, deque[float]] = {}
 
     def connect(self, parts: Parts) -> None:
         """Take the parts; from now on their events arrive here."""
@@ -43,6 +50,7 @@ class Supervision:
             reports.driver_output(version.driver_id, self._role_problem(process, defaults))
             schema = msgspec.json.encode(defaults.json_schema).decode()
             reports.driver_schema(version.driver_id, schema)
+            self._parts.repositories.built(version.driver_id)
         log.info("driver ready", extra={"driver": version.title, "pid": process.pid})
         self._parts.executor.process_ready(version.key)
         self._parts.executor.probed(version.key)
@@ -53,6 +61,7 @@ class Supervision:
         log.warning("driver unusable", extra={"driver": version.title, "reason": message})
         if self._is_newest(process):
             self._parts.reports.driver_output(version.driver_id, message)
+            self._parts.repositories.built(version.driver_id)
         for module, want in self._parts.executor.desired.items():
             if want.version == version.key:
                 self._parts.switch.look_again(module)
@@ -65,10 +74,12 @@ class Supervision:
         version = process.version
         parts = self._parts
         parts.drivers.closed(process)
-        parts.switch.ended(link, reason)
+        process.troubles.pop("blocked", None)
+        parts.switch.ended(link, reason.partition("\n")[0])
         gone = parts.executor.process_gone(version.key)
         if not gone:
             return
+        process.last_end = reason = self._how_often(version.key, reason)
         log.warning(
             "driver process died",
             extra={"driver": version.title, "reason": reason, "modules": len(gone)},
@@ -78,6 +89,20 @@ class Supervision:
                 parts.reports.module_error(module, "crash", f"its driver process {reason}")
             else:
                 self._node.module_stopped(module)
+
+    def _how_often(self, key: str, reason: str) -> str:
+        """The reason of an end, with how often it happened lately in its first line."""
+        now = time.monotonic()
+        if len(self._ends) > 10 * MAX_COUNTED:
+            self._ends.clear()
+        ends = self._ends.setdefault(key, deque(maxlen=MAX_COUNTED))
+        ends.append(now)
+        count = sum(end > now - HOUR for end in ends)
+        if count == 1:
+            return reason
+        first, separator, rest = reason.partition("\n")
+        often = f"{count} times" if count < MAX_COUNTED else f"{count} times or more"
+        return f"{first} ({often} within an hour){separator}{rest}"
 
     def process_frame(self, process: DriverProcess, header: Header, payload: bytes) -> None:
         """A frame from a driver process."""
@@ -89,12 +114,30 @@ class Supervision:
 
     def process_blocked(self, process: DriverProcess, message: str) -> None:
         """The watchdog found a blocked event loop."""
+        process.troubles["blocked"] = message
         for module in self._parts.executor.modules_in(process.version.key):
             self._parts.reports.module_error(module, "blocked", message)
 
     def process_free(self, process: DriverProcess) -> None:
         """The blockage is over; its report stays until the driver is another one."""
+        process.troubles.pop("blocked", None)
         log.info("driver loop runs again", extra={"driver": process.version.title})
+
+    def process_troubles(self, process: DriverProcess, cause: str, message: str) -> None:
+        """The meter found that a process takes more than its part."""
+        title = process.version.title
+        log.warning("driver process troubles others", extra={"driver": title, "reason": message})
+        process.troubles[cause] = message
+        for module in self._parts.executor.modules_in(process.version.key):
+            self._parts.reports.module_error(module, cause, f"its driver process {message}")
+
+    def process_well(self, process: DriverProcess, cause: str) -> None:
+        """That is over."""
+        title = process.version.title
+        log.info("driver process is well again", extra={"driver": title, "cause": cause})
+        process.troubles.pop(cause, None)
+        for module in self._parts.executor.modules_in(process.version.key):
+            self._parts.reports.module_well(module, cause)
 
     def _is_newest(self, process: DriverProcess) -> bool:
         version = process.version
@@ -103,12 +146,14 @@ class Supervision:
     def _role_problem(self, process: DriverProcess, defaults: DriverDefaults) -> str | None:
         """The record of a driver must name a role that its code can play."""
         record = self._parts.configuration.drivers.get(process.version.driver_id)
-        if record is None or int(record.role) == defaults.role:
+        roles = defaults.roles or [defaults.role]
+        if record is None or int(record.role) in roles:
             return None
+        able = " or ".join(f"role {role} ({_role_name(role)})" for role in dict.fromkeys(roles))
         return (
             f"{process.version.title}: the record of the driver says role "
             f"{record.role.value} ({record.role.name.lower()}), but its code has the transport of "
-            f"role {defaults.role} ({_role_name(defaults.role)}); its modules cannot start"
+            f"{able}; its modules cannot start"
         )
 
     # -- callers --------------------------------------------------------------------------------
@@ -144,7 +189,7 @@ class Supervision:
             return None
         return process.problem.partition("\n")[0]
 
-    async def load(self, header: Header) -> bytes:
+    async def load(self, header: Header, _: bytes = b"") -> bytes:
         """LOAD: give a module its settings once more, look at its driver's file again."""
         module = header.module
         record = self._parts.configuration.modules.get(module)
@@ -155,10 +200,24 @@ class Supervision:
         driver = self._parts.configuration.drivers.get(record.driver_id)
         if driver is not None:
             self._parts.repositories.look([driver.repository_id])
+        self._parts.processes.retry(self._node.versions.get(record.driver_id, ""))
         self._parts.executor.reload(module)
         return b"true"
 
-    async def stats(self, header: Header) -> bytes:
+    async def terminate(self, header: Header, _: bytes = b"") -> bytes:
+        """TERMINATE: end the processes of a driver (its id, or the key of one version); their
+        modules start again in new ones. Answers how many there were."""
+        asked = header.function
+        ended = 0
+        for process in self._parts.processes.by_key.values():
+            version = process.version
+            if asked in (version.driver_id, version.key) and process.child is not None:
+                log.warning("driver process is terminated", extra={"driver": version.title})
+                process.kill("was terminated by an administrator")
+                ended += 1
+        return msgspec.json.encode(ended)
+
+    async def stats(self, _: Header, __: bytes = b"") -> bytes:
         """STATS: this node and its processes."""
         parts = self._parts
         found = await self._stats.collect(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from placeos.local.ports import Ports
 from placeos.local.process import Kind, ProcessSpec
 
 HOST = "127.0.0.1"
+CORE_OPTIONS = ("PLACEOS_PACKAGES_", "PLACEOS_DRIVER_", "PLACEOS_GIT_")
+"""Beginnings of variables that `placeos up` hands on to its cores as they are."""
 
 
 class Addresses(msgspec.Struct, frozen=True):
@@ -90,6 +93,11 @@ def environment(
     }
 
 
+def core_options(environ: Mapping[str, str]) -> dict[str, str]:
+    """What the user has set for drivers and where they come from."""
+    return {name: value for name, value in environ.items() if name.startswith(CORE_OPTIONS)}
+
+
 def _spec(
     name: str,
     part: str,
@@ -107,7 +115,10 @@ def _spec(
         name=name,
         kind=Kind.SERVICE,
         argv=(sys.executable, "-m", f"placeos.{part}"),
-        env=environment(name, folder, engines, listen=listen, control=control),
+        env={
+            **environment(name, folder, engines, listen=listen, control=control),
+            **(core_options(os.environ) if part == "core" else {}),
+        },
         cwd=Path(folder.of(name)),
         ready=ready,
     )

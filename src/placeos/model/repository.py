@@ -39,14 +39,19 @@ class Repository(Entity, kw_only=True):
     error_message: Annotated[str | None, Rule(read_only=True)] = None
 
     def failures(self) -> Iterator[Failure]:
-        """The URI needs a scheme, and a host unless it is a local folder."""
+        """The URI needs a scheme, and a host unless it is a local folder; no name is an option."""
         if self.folder_name in (".", ".."):
             yield Failure("folder_name", "is invalid")
+        for field in ("branch", "commit_hash"):
+            if getattr(self, field).startswith("-"):
+                yield Failure(field, "is invalid")
         try:
             parts = urlsplit(self.uri)
         except ValueError:
             yield Failure("uri", "is an invalid URI")
             return
+        if parts.password is not None:
+            yield Failure("uri", "should not hold a password: there is a field for it")
         if parts.scheme == "file":
             if not parts.path.startswith("/"):
                 yield Failure("uri", "is an invalid URI")

@@ -39,11 +39,14 @@ class Command(IntEnum):
     LOG = 13
     LOAD = 14
     STATS = 15
+    JOBS = 16
+    CANCEL_JOB = 17
+    REPOSITORY = 18
     # core -> driver process
     START = 20
     UPDATE = 21
     STOP = 22
-    TERMINATE = 23
+    TERMINATE = 23  # also api -> core: the processes of a driver
     VALUE = 24
     MESSAGE = 25
     # driver process -> core

@@ -49,6 +49,7 @@ class ModuleStart(msgspec.Struct, omit_defaults=True):
     settings: dict[str, Raw] = {}
     system: SystemRecord | None = None
     state: dict[str, Raw] = {}
+    debug: bool = False  # forward the log from the first moment on, as after DEBUG
 
 
 class ModuleMetadata(msgspec.Struct):
@@ -76,6 +77,9 @@ class DriverDefaults(msgspec.Struct, omit_defaults=True):
     makebreak: bool = False
     default_settings: str = "{}"  # JSON text
     json_schema: dict[str, object] = {}
+    roles: list[int] = []  # all it can play; `role` is the first
+    isolation: dict[str, str] = {}  # the walls around the process, and how far each was reached
+    metadata: ModuleMetadata | None = None  # of READY: what its modules can do
 
 
 class Bind(msgspec.Struct):
@@ -153,10 +157,15 @@ class Setting(msgspec.Struct):
 
 
 class Fault(msgspec.Struct, omit_defaults=True):
-    """FAULT: something an administrator should see on the module or driver."""
+    """FAULT: something an administrator should see on the module or driver.
+
+    A module has one fault for each `cause`, the newest; `over`: that one is gone.
+    """
 
     message: str
     backtrace: list[str] = []
+    cause: str = ""
+    over: bool = False
 
 
 class LogLine(msgspec.Struct):

@@ -7,8 +7,7 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
-from placeos.core.output import Output
-from placeos.core.processes import DriverProcess, Processes
+from placeos.core.process.processes import DriverProcess, Processes
 from placeos.wire.errors import CallError
 from placeos.wire.frame import Command, Header
 from placeos.wire.link import Link
@@ -45,13 +44,11 @@ class Watchdog:
     def __init__(
         self,
         processes: Processes,
-        output: Output,
         *,
         on_blocked: Callable[[DriverProcess, str], None],
         on_free: Callable[[DriverProcess], None],
     ) -> None:
         self._processes = processes
-        self._output = output
         self._on_blocked = on_blocked
         self._on_free = on_free
         self._probes: dict[DriverProcess, _Probe] = {}
@@ -94,7 +91,7 @@ class Watchdog:
         silent = now - probe.sent
         if silent > HOPELESS:
             log.error("driver process is replaced", extra={"driver": process.version.title})
-            process.kill()
+            process.kill(f"did nothing but block its event loop for {HOPELESS:g} s")
         elif silent > BLOCKED and not probe.reported:
             probe.reported = True
             tasks.create_task(self._report(process), name="watchdog: stack")
@@ -103,7 +100,8 @@ class Watchdog:
         began = asyncio.get_running_loop().time()
         process.dump_stack()
         await asyncio.sleep(DUMP)
-        where = self._output.stack(str(process.version.path), began)
+        child = process.child
+        where = child.output.stack(str(process.version.path), began) if child is not None else None
         message = f"event loop blocked at {where}" if where else "event loop blocked"
         log.error("driver process is blocked", extra={"driver": process.version.title, "at": where})
         self._on_blocked(process, message)

@@ -7,15 +7,21 @@ import logging
 import random
 import signal
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 import msgspec
 
-from placeos.core.output import Output
-from placeos.core.parent import Child, ForkError, ForkParent
+from placeos.core.jobs import JobCancelled
 from placeos.core.plan import Phase
+from placeos.core.process.environments import Environments
+from placeos.core.process.isolation import Isolation
+from placeos.core.process.output import Output
+from placeos.core.process.parent import COMMAND, Child, ForkError, ForkParent
+from placeos.core.process.parents import Parents
+from placeos.driver.environment import EnvironmentProblem
 from placeos.wire.frame import Command, Header
 from placeos.wire.link import Hello, Link
 from placeos.wire.messages import DriverDefaults, Fault
@@ -25,6 +31,7 @@ log = logging.getLogger("placeos.core")
 LOAD_TIMEOUT: Final = 15.0  # seconds from fork to READY
 STACK_AFTER: Final = 3.0  # seconds of loading after which its stack is asked for
 BACKOFF: Final = (0.2, 60.0)  # seconds: first and longest pause before a restart
+BUILD_RETRY: Final = 300.0  # seconds before an environment that failed to build is tried again
 HEALTHY: Final = 60.0  # seconds of running after which the pause starts small again
 TERMINATE_TIMEOUT: Final = 1.6  # seconds for a process to end its modules and itself
 
@@ -61,7 +68,7 @@ class Events(Protocol):
 class DriverProcess:
     """The process of one version, through all its lives. `launch` once, `end` once."""
 
-    def __init__(self, version: Version, parent: ForkParent, output: Output, on: Events) -> None:
+    def __init__(self, version: Version, parents: Parents, on: Events) -> None:
         self.version = version
         self.phase = Phase.LOADING
         self.link: Link | None = None  # open link of a ready process
@@ -69,14 +76,17 @@ class DriverProcess:
         self.launch_count = 0
         self.launch_time = 0  # unix seconds
         self.last_exit: int | None = None
-        self._parent = parent
-        self._output = output
+        self.isolation: dict[str, str] = {}  # walls around the present life
+        self.last_end = ""  # how the last life ended, if it was not wanted
+        self.troubles: dict[str, str] = {}  # by cause: what the present life does to others
+        self._parents = parents
         self._on = on
         self._child: Child | None = None
         self._loading: asyncio.Future[DriverDefaults] | None = None
         self._fault = ""
         self._ended = False
-        self._ending = asyncio.Event()
+        self._wake = asyncio.Event()  # ends a pause early
+        self._preparing = False
         self._task: asyncio.Task[None] | None = None
 
     def launch(self) -> None:
@@ -88,25 +98,36 @@ class DriverProcess:
     async def end(self) -> None:
         """Stop its modules and the process; bounded, and final."""
         self._ended = True
-        self._ending.set()
+        self._wake.set()
         link, child = self.link, self._child
         if link is not None and link.is_open and child is not None:
             link.send(Header(Command.TERMINATE))
             await asyncio.wait([child.exited], timeout=TERMINATE_TIMEOUT)
         self.kill()
         if self._task is not None:
-            await asyncio.wait([self._task], timeout=1)
+            if not self._preparing:
+                await asyncio.wait([self._task], timeout=1)
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+
+    def retry(self) -> None:
+        """Try again now, if it waits after a failure."""
+        self._wake.set()
 
     @property
     def pid(self) -> int | None:
         """Of the present life; None between two."""
         return self._child.pid if self._child is not None else None
 
-    def kill(self) -> None:
-        """SIGKILL, if it runs."""
-        self._signal(signal.SIGKILL)
+    @property
+    def child(self) -> Child | None:
+        """The present life; None between two."""
+        return self._child
+
+    def kill(self, verdict: str = "") -> None:
+        """SIGKILL, if it runs. A verdict is told as the reason of its end: "used …"."""
+        if self._child is not None:
+            self._child.kill(verdict)
 
     def dump_stack(self) -> None:
         """Have the process write where it is to its standard error."""
@@ -123,23 +144,42 @@ class DriverProcess:
         while not self._ended:
             self.phase = Phase.LOADING
             started = time.monotonic()
-            healthy = await self._live()
+            self._preparing = True
+            try:
+                async with self._parents.of(self.version.path, self.version.title) as parent:
+                    self._preparing = False
+                    started = time.monotonic()  # building the environment does not count
+                    healthy = await self._live(parent)
+            except JobCancelled as error:
+                self._unusable(str(error))
+                await self._pause(None)
+                continue
+            except (EnvironmentProblem, OSError) as error:
+                self._unusable(str(error))
+                await self._pause(BUILD_RETRY)
+                continue
             if healthy:
                 pause = BACKOFF[0]
             elif self.problem:
                 # A file that hangs while it is loaded burns a processor: half of the time at most.
                 pause = min(max(pause, time.monotonic() - started), BACKOFF[1])
-            if self._ended:
-                return
-            delay = pause * random.uniform(0.8, 1.2)  # noqa: S311 - jitter
+            await self._pause(pause)
             pause = min(pause * 2, BACKOFF[1])
-            try:
-                async with asyncio.timeout(delay):
-                    await self._ending.wait()
-            except TimeoutError:
-                pass
 
-    async def _live(self) -> bool:
+    async def _pause(self, seconds: float | None) -> None:
+        """Wait before the next try; without a number until somebody asks for it."""
+        self._preparing = False
+        if self._ended:
+            return
+        self._wake.clear()
+        jitter = random.uniform(0.8, 1.2)  # noqa: S311 - no secret
+        try:
+            async with asyncio.timeout(None if seconds is None else seconds * jitter):
+                await self._wake.wait()
+        except TimeoutError:
+            pass
+
+    async def _live(self, parent: ForkParent) -> bool:
         """One life, from fork to end. Whether it was a long one."""
         loop = asyncio.get_running_loop()
         self._fault = ""
@@ -147,7 +187,7 @@ class DriverProcess:
         self.launch_time = int(time.time())
         version = self.version
         try:
-            child, sock = await self._parent.fork(version.key, str(version.path), version.title)
+            child, sock = await parent.fork(version.key, str(version.path), version.title)
         except ForkError as error:
             self._unusable(f"the driver process could not be started: {error}")
             return False
@@ -161,6 +201,7 @@ class DriverProcess:
             if defaults is None:
                 return False
             self.problem = ""
+            self.isolation = parent.level(defaults.isolation)
             self.phase = Phase.READY
             self.link = link
             self._on.process_ready(self, defaults)
@@ -181,7 +222,7 @@ class DriverProcess:
             self.last_exit = child.exited.result() if child.exited.done() else None
             self._child = None
             if last is not None:
-                self._on.process_gone(self, last, describe_exit(self.last_exit))
+                self._on.process_gone(self, last, child.how_it_ended())
         return loop.time() - began > HEALTHY
 
     def _make_link(self) -> Link:
@@ -206,11 +247,11 @@ class DriverProcess:
             return self._loading.result()
         if not done:
             self.kill()
-            where = self._output.stack(str(self.version.path), began)
+            where = child.output.stack(str(self.version.path), began)
             at = f", it is at {where}" if where else ""
             self._unusable(f"the driver did not load within {LOAD_TIMEOUT:g} s{at}")
         else:
-            ended = f"the driver process {describe_exit(child.exited.result())} while loading"
+            ended = f"while it was loaded the driver process {child.how_it_ended()}"
             self._unusable(self._fault or ended)
         return None
 
@@ -232,45 +273,50 @@ class DriverProcess:
             if self._loading is not None and not self._loading.done():
                 self._loading.set_result(defaults)
         elif command == Command.FAULT and not header.module and self.link is None:
-            self._fault = fault_text(payload)
+            self._fault = fault_text(read_fault(payload))
         else:
             self._on.process_frame(self, header, payload)
 
 
-def describe_exit(status: int | None) -> str:
-    """Words for an exit status (negative: a signal)."""
-    if status is None:
-        return "was lost"
-    if status < 0:
-        try:
-            name = signal.Signals(-status).name
-        except ValueError:
-            name = str(-status)
-        return f"was ended by signal {name}"
-    return f"ended with status {status}"
-
-
-def fault_text(payload: bytes) -> str:
-    """Message and backtrace of a FAULT."""
+def read_fault(payload: bytes) -> Fault:
+    """The FAULT; one that says so if it is unreadable."""
     try:
-        fault = msgspec.json.decode(payload, type=Fault)
+        return msgspec.json.decode(payload, type=Fault)
     except msgspec.MsgspecError as error:
-        return f"unreadable fault: {error}"
+        return Fault(f"unreadable fault: {error}")
+
+
+def fault_text(fault: Fault) -> str:
+    """Message and backtrace of a FAULT."""
     return "\n".join([fault.message, *fault.backtrace])
 
 
 class Processes:
     """All driver processes of this node, by version key. The owner runs `run()`."""
 
-    def __init__(self, output: Output, on: Events, *, inherit: tuple[int, ...] = ()) -> None:
-        self._output = output
+    def __init__(
+        self,
+        output: Output,
+        on: Events,
+        environments: Environments,
+        *,
+        isolation: Isolation | None = None,
+        inherit: tuple[int, ...] = (),
+    ) -> None:
         self._on = on
         self.by_key: dict[str, DriverProcess] = {}
-        self.parent = ForkParent(stderr=output.write_end, inherit=inherit)
+
+        def parent(command: Sequence[str] = COMMAND) -> ForkParent:
+            return ForkParent(
+                stderr=output.write_end, inherit=inherit, isolation=isolation, command=command
+            )
+
+        self.parent = parent()
+        self._parents = Parents(self.parent, parent, environments)
 
     async def run(self) -> None:
-        """Keep a fork parent until cancelled."""
-        await self.parent.run()
+        """Keep fork parents until cancelled."""
+        await self._parents.run()
 
     def phases(self) -> dict[str, Phase]:
         """Present phase of each, for `plan`."""
@@ -279,9 +325,23 @@ class Processes:
     def launch(self, version: Version) -> None:
         """Start the process of a version, unless there is one."""
         if version.key not in self.by_key:
-            process = DriverProcess(version, self.parent, self._output, self._on)
-            self.by_key[version.key] = process
+            process = self.by_key[version.key] = self.make(version, self._on)
             process.launch()
+
+    def make(self, version: Version, on: Events) -> DriverProcess:
+        """A process that is not ours to keep: its owner launches and ends it."""
+        return DriverProcess(version, self._parents, on)
+
+    def problem(self, key: str) -> str | None:
+        """Why a version could not be loaded last, if it could not."""
+        process = self.by_key.get(key)
+        return process.problem or None if process is not None else None
+
+    def retry(self, key: str) -> None:
+        """Try a version again that waits after a failure."""
+        process = self.by_key.get(key)
+        if process is not None:
+            process.retry()
 
     async def end(self, key: str) -> None:
         """End the process of a version."""

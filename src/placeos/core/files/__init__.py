@@ -1,0 +1,1 @@
+"""Where driver files come from: folders and git repositories, their versions and contents."""

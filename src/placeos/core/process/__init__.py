@@ -1,0 +1,1 @@
+"""Driver processes: their parents, environments, walls and limits, and who watches them."""
