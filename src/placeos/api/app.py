@@ -21,6 +21,7 @@ from placeos.api import (
     users,
     zones,
 )
+from placeos.api import build as jobs
 from placeos.api.call import Services
 from placeos.api.http import MAX_DRAIN, Front
 from placeos.api.routes import Route, build
@@ -37,6 +38,7 @@ _PARTS = (
     domains,
     api_keys,
     cluster,
+    jobs,
 )
 
 

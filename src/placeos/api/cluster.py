@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from placeos.api import errors
-from placeos.api.call import Call, Reply, reply
+from placeos.api.call import Call, Reply, nothing, reply
 from placeos.api.routes import Parameter, Role, Route
 from placeos.cluster.view import NodeInfo
 from placeos.wire.errors import CallError
@@ -29,6 +29,9 @@ def routes() -> list[Route]:
               returns=list[dict[str, object]], summary="The nodes with their load", **common),
         Route(method="GET", path="/cluster/{id}", handler=show, query=(status,),
               returns=list[dict[str, object]], summary="The drivers of one node", **common),
+        Route(method="DELETE", path="/cluster/{id}", handler=terminate, status=202,
+              query=(Parameter("driver", str, "Id of a driver", required=True),),
+              summary="End the processes of a driver; they start again", **common),
     ]  # fmt: skip
 
 
@@ -45,13 +48,37 @@ async def index(call: Call) -> Reply:
 
 async def show(call: Call) -> Reply:
     """What runs on one node."""
-    identity = call.path("id")
-    known = {node.identity for node in call.services.router.nodes()}
-    stats = await _ask(call, identity) if identity in known else None
+    identity = _known(call)
+    stats = await _ask(call, identity)
     if stats is None:
-        raise errors.not_found(f"core not registered: {identity}")
+        raise _not_registered(identity)
     with_status = call.flag("include_status")
-    return reply([_driver(process, with_status) for process in stats.get("processes", [])])
+    return reply([_driver(process, stats, with_status) for process in stats.get("processes", [])])
+
+
+async def terminate(call: Call) -> Reply:
+    """End the processes of a driver on one node, with all their modules; both start again."""
+    identity, driver = _known(call), call.need("driver")
+    header = Header(Command.TERMINATE, function=driver, user=call.claims.sub)
+    try:
+        _, payload = await call.services.router.ask(identity, header, b"", timeout=ASK_TIMEOUT)
+    except CallError as error:
+        raise _not_registered(identity) from error
+    if payload == b"0":
+        raise errors.not_found(f"no process of driver {driver!r} runs on {identity}")
+    return nothing(202)
+
+
+def _known(call: Call) -> str:
+    """The node of the path. Raises 404."""
+    identity = call.path("id")
+    if identity not in {node.identity for node in call.services.router.nodes()}:
+        raise _not_registered(identity)
+    return identity
+
+
+def _not_registered(identity: str) -> errors.ApiError:
+    return errors.not_found(f"core not registered: {identity}")
 
 
 async def stats_of_nodes(call: Call) -> list[tuple[NodeInfo, Stats]]:
@@ -79,17 +106,28 @@ def _node(identity: str, address: str, stats: Stats, *, with_status: bool) -> St
         node["status"] = {
             "available_repositories": [],
             "unavailable_repositories": [],
-            "compiled_drivers": [process.get("driver") for process in processes],
-            "unavailable_drivers": [],
+            "compiled_drivers": [one.get("driver") for one in processes if not one.get("problem")],
+            "unavailable_drivers": [
+                {"name": one.get("file"), "reason": one["problem"]}
+                for one in processes
+                if one.get("problem")
+            ],
             "run_count": {"local": {"modules": modules, "drivers": len(processes)}, "edge": {}},
         }
     return node
 
 
-def _driver(process: Stats, with_status: bool) -> Stats:
+def _driver(process: Stats, stats: Stats, with_status: bool) -> Stats:
+    """A driver's process. `errors`: what is wrong with its modules, by their ids."""
     modules = process.get("modules", [])
     local: Stats = {"modules": modules}
     if with_status:
+        told = stats.get("errors", {})
         rest = {name: value for name, value in process.items() if name not in ("driver", "modules")}
-        local["status"] = {"module_instances": len(modules), **rest}
+        local["status"] = {
+            "module_instances": len(modules),
+            "memory_total": stats.get("memory_total"),
+            "errors": {module: told[module] for module in modules if module in told},
+            **rest,
+        }
     return {"driver": process.get("driver"), "local": local, "edge": {}}

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from placeos.api import errors
 from placeos.api.call import Call, Reply, nothing, reply
+from placeos.api.repositories import ask
 from placeos.api.resource import Change, Filter, Resource, Roles, View, view
 from placeos.api.routes import Parameter, Role, Route
 from placeos.model.driver import RECOMPILE, Driver
@@ -19,6 +20,7 @@ from placeos.store import Database, queries, records
 from placeos.store.tables import driver, mod
 from placeos.wire.errors import CallError
 from placeos.wire.frame import Command, Header
+from placeos.wire.repositories import RepositoryQuery
 
 ONE = "/drivers/{id}"
 RECOMPILE_TIMEOUT = 60.0  # seconds
@@ -92,7 +94,18 @@ def routes() -> list[Route]:
               summary="Load again everywhere", **common),
         Route(method="GET", path=f"{ONE}/compiled", handler=compiled,
               summary="Whether the last build succeeded", **common),
+        Route(method="GET", path=f"{ONE}/readme", handler=readme, returns=str, tag="Drivers",
+              role=Role.SUPPORT, scopes=("drivers",),
+              summary="The text beside the driver's file, or in it"),
     ]  # fmt: skip
+
+
+async def readme(call: Call) -> Reply:
+    """`<file>_readme.md` at the driver's commit, else the docstring of its file; or 404."""
+    one = await resource.load(call)
+    commit = one.commit.removeprefix(RECOMPILE)
+    query = RepositoryQuery("readme", one.repository_id, file=one.file_name, commit=commit)
+    return await ask(call, query)
 
 
 async def compiled(call: Call) -> Reply:

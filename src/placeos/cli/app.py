@@ -7,7 +7,19 @@ from typing import Annotated
 import typer
 
 import placeos
-from placeos.cli import api, demo, resources, rooms, service, session_commands, up
+from placeos.cli import (
+    api,
+    demo,
+    driver,
+    jobs,
+    processes,
+    repositories,
+    resources,
+    rooms,
+    service,
+    session_commands,
+    up,
+)
 
 app = typer.Typer(
     name="placeos",
@@ -37,6 +49,8 @@ def _root(
 app.command(rich_help_panel="On this machine")(up.up)
 app.add_typer(demo.app, name="demo", rich_help_panel="On this machine")
 
+app.add_typer(driver.app, name="driver", rich_help_panel="Drivers")
+
 app.command(rich_help_panel="Client")(session_commands.login)
 app.command(rich_help_panel="Client")(session_commands.logout)
 app.command(rich_help_panel="Client")(rooms.systems)
@@ -47,6 +61,10 @@ app.command(rich_help_panel="Client")(rooms.watch)
 app.command(rich_help_panel="Client")(resources.status)
 app.command(rich_help_panel="Client")(resources.modules)
 app.command(rich_help_panel="Client")(resources.drivers)
+app.add_typer(processes.app, name="processes", rich_help_panel="Client")
+app.command(rich_help_panel="Client")(repositories.repositories)
+app.command(rich_help_panel="Client")(repositories.pull)
+app.add_typer(jobs.app, name="jobs", rich_help_panel="Client")
 
 app.command(rich_help_panel="Services")(service.core)
 app.command(rich_help_panel="Services")(service.auth)

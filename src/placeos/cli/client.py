@@ -13,6 +13,7 @@ from placeos.cli import session as sessions
 from placeos.cli.output import ASKED_WRONGLY, CliError
 from placeos.cli.session import CLIENT_ID, Session
 
+TIMEOUT = 35.0  # seconds
 _BASE = "/api/engine/v2"
 _LOG_IN_AGAIN = "Log in again with: placeos login"
 _T = TypeVar("_T")
@@ -36,7 +37,7 @@ class Client:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._http = httpx.Client(base_url=session.url, timeout=35)
+        self._http = httpx.Client(base_url=session.url, timeout=TIMEOUT)
 
     def __enter__(self) -> Self:
         return self
@@ -62,9 +63,17 @@ class Client:
         except msgspec.DecodeError as error:
             raise CliError(f"{self.url} answered something unexpected: {error}") from error
 
-    def post(self, path: str, body: object) -> bytes:
+    def post(self, path: str, body: object, *, timeout: float = TIMEOUT) -> bytes:
         """POST, returning the raw answer. Raises CliError."""
-        return self._send("POST", path, body=msgspec.json.encode(body)).content
+        return self._send("POST", path, body=msgspec.json.encode(body), timeout=timeout).content
+
+    def put(self, path: str) -> None:
+        """PUT without a body. Raises CliError."""
+        self._send("PUT", path)
+
+    def delete(self, path: str) -> None:
+        """DELETE. Raises CliError."""
+        self._send("DELETE", path)
 
     def credential(self) -> dict[str, str]:
         """A header that is valid for at least a minute. Raises CliError."""
@@ -73,21 +82,34 @@ class Client:
         return self._session.credential
 
     def _send(
-        self, method: str, path: str, *, query: Any = None, body: bytes | None = None
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Any = None,
+        body: bytes | None = None,
+        timeout: float = TIMEOUT,
     ) -> httpx.Response:
-        answer = self._once(method, path, query, body)
+        answer = self._once(method, path, query, body, timeout)
         if answer.status_code == 401 and self._session.refresh_token:
             self._renew()
-            answer = self._once(method, path, query, body)
+            answer = self._once(method, path, query, body, timeout)
         if answer.is_success:
             return answer
         raise explain(answer)
 
-    def _once(self, method: str, path: str, query: Any, body: bytes | None) -> httpx.Response:
+    def _once(
+        self, method: str, path: str, query: Any, body: bytes | None, timeout: float
+    ) -> httpx.Response:
         headers = {**self.credential(), "Content-Type": "application/json"}
         try:
             return self._http.request(
-                method, f"{_BASE}{path}", params=query, content=body, headers=headers
+                method,
+                f"{_BASE}{path}",
+                params=query,
+                content=body,
+                headers=headers,
+                timeout=timeout,
             )
         except httpx.TransportError as error:
             raise unreachable(self.url, error) from error
@@ -111,7 +133,7 @@ class Client:
 def log_in(url: str, email: str, password: str) -> Session:
     """Exchange e-mail and password for a session. Raises CliError."""
     session = Session(url=url.rstrip("/"), email=email)
-    with httpx.Client(base_url=session.url, timeout=35) as http:
+    with httpx.Client(base_url=session.url, timeout=TIMEOUT) as http:
         return fetch_tokens(
             http, session, grant_type="password", username=email, password=password, scope="public"
         )
