@@ -152,27 +152,10 @@ class BenchModule:
 async def bench_module(site: Platform) -> BenchModule:
     """Describe and start one, and wait until it answers."""
     async with site.client() as client:
-        repository = await _create(
-            client,
-            "repositories",
-            name="Bench",
-            folder_name="bench",
-            uri=(HERE / "drivers").resolve().as_uri(),
-            repo_type="driver",
-        )
-        driver = await _create(
-            client,
-            "drivers",
-            name="Bench",
-            file_name="bench.py",
-            commit="HEAD",
-            repository_id=repository,
-            role=99,
-            module_name="Bench",
-        )
-        zone = await _create(client, "zones", name="Bench")
-        system = await _create(client, "systems", name="Bench", zones=[zone])
-        module = await _create(client, "modules", driver_id=driver, control_system_id=system)
+        driver = await create_driver(client, "bench.py", role=99, module_name="Bench")
+        zone = await create(client, "zones", name="Bench")
+        system = await create(client, "systems", name="Bench", zones=[zone])
+        module = await create(client, "modules", driver_id=driver, control_system_id=system)
         (await client.post(f"/modules/{module}/start")).raise_for_status()
         deadline = time.monotonic() + 30
         while True:
@@ -184,7 +167,22 @@ async def bench_module(site: Platform) -> BenchModule:
             await asyncio.sleep(0.2)
 
 
-async def _create(client: httpx.AsyncClient, resource: str, **record: object) -> str:
+async def create_driver(client: httpx.AsyncClient, file: str, **record: object) -> str:
+    """A driver of `drivers/`; its id."""
+    repository = await create(
+        client,
+        "repositories",
+        name=file,
+        folder_name=file,
+        uri=(HERE / "drivers").resolve().as_uri(),
+        repo_type="driver",
+    )
+    record = {"name": file, "file_name": file, "commit": "HEAD"} | record
+    return await create(client, "drivers", repository_id=repository, **record)
+
+
+async def create(client: httpx.AsyncClient, resource: str, **record: object) -> str:
+    """Create a record; its id."""
     answer = await client.post(f"/{resource}", json=record)
     if answer.status_code != 201:
         raise RuntimeError(f"{resource}: {answer.status_code} {answer.text}")

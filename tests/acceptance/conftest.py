@@ -38,9 +38,13 @@ Answer = TypeVar("Answer")
 
 ORDER = (
     "test_tour.py",
+    "test_tutorial.py",
+    "test_driver_add.py",
     "test_client.py",
     "test_bad_input.py",
     "test_bad_drivers.py",
+    "test_edit.py",
+    "test_bad_neighbours.py",
     "test_faults.py",
     "test_start.py",
 )
