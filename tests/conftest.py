@@ -16,6 +16,7 @@ import asyncpg
 import psutil
 import pytest
 from hypothesis import HealthCheck, settings
+from xdist.scheduler import LoadScopeScheduling
 
 from placeos.local.engines import Engines, running_engines
 from placeos.local.secrets import ensure_secrets
@@ -26,6 +27,18 @@ settings.load_profile("no clock")
 
 _TEMPLATE = "template_platform"
 _numbers = itertools.count(1)
+
+
+class AcceptanceTogether(LoadScopeScheduling):  # type: ignore[misc]
+    """Two tests at a time, but those of the whole platform, which come last, one after the other:
+    they share it, and what they promise of its speed is promised of a machine of its own."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "acceptance" if nodeid.startswith("tests/acceptance/") else nodeid
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> AcceptanceTogether:
+    return AcceptanceTogether(config, log)
 
 
 @pytest.fixture(scope="session")
