@@ -8,6 +8,7 @@ import logging
 import os
 import resource
 from contextlib import AsyncExitStack, suppress
+from typing import Final
 
 from redis.asyncio import Redis
 
@@ -52,6 +53,8 @@ from placeos.store import Database
 from placeos.wire.frame import Command
 
 log = logging.getLogger("placeos.core")
+
+FILES: Final = 16_384  # that a process should be allowed: ten thousand devices, and room
 
 _PR_SET_DUMPABLE = 4
 LAST_WRITE = 0.3  # seconds for the last state when stopping
@@ -337,3 +340,7 @@ def _raise_file_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     except (OSError, ValueError) as error:
         log.warning("file limit not raised", extra={"reason": str(error)})
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if most < FILES:
+        reason = f"a driver process can have {most} connections and files at most"
+        log.warning("few open files allowed", extra={"reason": reason, "wanted": FILES})
