@@ -110,7 +110,7 @@ class Modbus(Driver[ModbusSettings]):
             trace_packet=self._show,
         )
         if not await self._client.connect():
-            raise DriverError(f"{self.config.ip}:{self.config.port} cannot be connected")
+            raise DriverError("it takes no connection")
 
     async def close(self) -> None:
         self._client.close()

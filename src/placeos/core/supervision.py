@@ -136,8 +136,9 @@ class Supervision:
         title = process.version.title
         log.info("driver process is well again", extra={"driver": title, "cause": cause})
         process.troubles.pop(cause, None)
-        for module in self._parts.executor.modules_in(process.version.key):
-            self._parts.reports.module_well(module, cause)
+        for module, want in self._parts.executor.desired.items():
+            if want.version == process.version.key:  # also those that wait for its next life
+                self._parts.reports.module_well(module, cause)
 
     def _is_newest(self, process: DriverProcess) -> bool:
         version = process.version
