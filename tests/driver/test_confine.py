@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from placeos.driver import confine as confining
-from placeos.driver import seccomp
+from placeos.driver.confinement import confine as confining
+from placeos.driver.confinement import seccomp
 
 TRY = """
 import asyncio, ctypes, fcntl, json, multiprocessing, os, resource, signal, socket, subprocess, sys
 import ssl, tempfile, threading, time
-from placeos.driver.confine import Confine, confine
+from placeos.driver.confinement.confine import Confine, confine
 
 asked, path, outside, victim = json.loads(sys.argv[1])
 parent = os.getpid()

@@ -43,7 +43,7 @@ from placeos.core.reports import Reports
 from placeos.core.settings_store import SettingsStore
 from placeos.core.state_writer import StateWriter
 from placeos.core.supervision import Supervision
-from placeos.driver.confine import prctl
+from placeos.driver.confinement.confine import prctl
 from placeos.driver.environment_build import Packages
 from placeos.model.repository import Repository
 from placeos.state.bindings import Bindings

@@ -26,7 +26,7 @@ from typing import Final
 import msgspec
 
 from placeos.driver import process
-from placeos.driver.confine import Confine, confine, prctl
+from placeos.driver.confinement.confine import Confine, confine, prctl
 
 MAX_MESSAGE: Final = 65_536  # bytes
 _PR_SET_PDEATHSIG: Final = 1

@@ -1,6 +1,6 @@
 """The place of each driver process: its folder, its control groups, its user.
 
-The child confines itself (driver/confine.py); this is what core makes for it beforehand and
+The child confines itself (driver/confinement/); this is what core makes for it beforehand and
 clears away afterwards.
 """
 

@@ -18,8 +18,8 @@ from typing import Final
 
 import msgspec
 
-from placeos.driver import landlock, seccomp
-from placeos.driver.kernel import call, libc
+from placeos.driver.confinement import landlock, seccomp
+from placeos.driver.confinement.kernel import call, libc
 
 FILES: Final = 65_536  # open files: ten thousand modules, several sockets each
 FILE_SIZE: Final = 1 << 30  # bytes of one file

@@ -13,7 +13,7 @@ import os
 import struct
 from typing import Final
 
-from placeos.driver.kernel import libc, system_call
+from placeos.driver.confinement.kernel import libc, system_call
 
 Instruction = tuple[int, int, int, int]  # code, jump if true, jump if false, operand
 

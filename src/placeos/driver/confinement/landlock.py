@@ -13,7 +13,7 @@ import struct
 from collections.abc import Iterable
 from typing import Final
 
-from placeos.driver.kernel import system_call
+from placeos.driver.confinement.kernel import system_call
 
 _CREATE_RULESET: Final = 444  # numbers of system calls, the same on all processors
 _ADD_RULE: Final = 445
