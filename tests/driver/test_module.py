@@ -316,3 +316,25 @@ async def test_exit_in_a_hook_or_a_timer_ends_nothing(write_driver):
         await module.fault("started: DriverError: the driver tried to exit the process")
         await module.status("again", 3)
         assert await module.exec("work") == 5
+
+
+async def test_a_failure_in_the_background_is_a_fault_until_it_goes_well(write_driver):
+    file = write_driver(
+        """
+        from placeos.driver import Logic
+
+
+        class Worker(Logic):
+            async def begin(self, well: bool) -> None:
+                self.spawn(self._work(well))
+
+            async def _work(self, well: bool) -> None:
+                if not well:
+                    raise ValueError("no luck")
+        """
+    )
+    async with drive(file) as module:
+        await module.exec("begin", False)
+        await module.fault("_work: ValueError: no luck")
+        await module.exec("begin", True)
+        await module.expect_log("_work works again")

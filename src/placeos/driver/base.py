@@ -244,8 +244,9 @@ class Driver(Generic[S]):
         self._module.reach.set_connected(online, reason or "reported by the driver")
 
     def spawn(self, job: Awaitable[object]) -> None:
-        """Run something in the background. It ends with the module, not with the caller."""
-        self._module.spawn(job, getattr(job, "__name__", "background job"))
+        """Run something in the background. It ends with the module, not with the caller. A failure
+        is shown with the module, until the same goes well."""
+        self._module.background(job, getattr(job, "__name__", "background job"))
 
     def publish(self, channel: str, text: str) -> None:
         """Send text to everyone who monitors `channel`."""

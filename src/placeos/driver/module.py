@@ -251,6 +251,21 @@ class Module:
         task.add_done_callback(self._ended if report else self._tasks.discard)
         return task
 
+    def background(self, job: Awaitable[object], name: str) -> None:
+        """Start what the driver wants done without a caller: its failure is a fault, until it
+        goes well."""
+        task = self.spawn(self._guarded(job, name), name)
+        if isinstance(job, Coroutine):  # which never began if it was cancelled at once
+            task.add_done_callback(lambda _: job.close())
+
+    async def _guarded(self, job: Awaitable[object], name: str) -> None:
+        try:
+            await job
+        except Exception as error:
+            self.health.failed(name, error)
+        else:
+            self.health.well(name)
+
     def _ended(self, task: asyncio.Task[object]) -> None:
         self._tasks.discard(task)
         error = None if task.cancelled() else task.exception()

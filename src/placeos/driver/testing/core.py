@@ -86,9 +86,13 @@ class PlayedCore:
         await asyncio.get_running_loop().create_connection(lambda: self._link, sock=sock)
 
     async def close(self) -> None:
-        """Close the link, which ends the process."""
+        """Close the link, which ends the process, and what other modules still do for it."""
         self._link.abort(ConnectionError("the test is over"))
         await self._link.closed
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     @property
     def ended(self) -> bool:
