@@ -146,11 +146,11 @@ async def test_a_projector_is_controlled(projector, tmp_path):
         await shown.shows("password:")
         shown.enter("lens cap")  # not shown, see below
         await shown.shows('wire +received .*"PJLINK 1')
-        await shown.shows("beamer>")
-        shown.type(f"pow{TAB}")  # functions are completed
-        await shown.shows("power")
-        shown.type(f" st{TAB}")  # and their arguments
-        await shown.shows("state=")
+        await shown.shows("beamer>.*state +model = .*")  # all of it: it falls silent
+        shown.type("pow")
+        await shown.press(TAB, "pow.*er")  # functions are completed
+        shown.type(" st")
+        await shown.press(TAB, "state=")  # and their arguments
         shown.enter("true")
         await shown.shows('wire +sent .*"%1POWR 1')
         await shown.shows("=> true")
