@@ -26,6 +26,7 @@ from placeos.driver.log import (
     wire_level,
 )
 from placeos.driver.testing import CallError, drive
+from placeos.wire.frame import Command, Header
 
 
 def kept(capfd):
@@ -187,3 +188,24 @@ async def test_a_line_that_cannot_be_formatted(capfd):
     ((level, text),) = kept(capfd)
     assert level == "warning"
     assert text.startswith("%d %s ('x',) (not formatted:")
+
+
+async def test_debugging_is_switched_on_and_off(write_driver):
+    driver = """
+        from placeos.driver import Logic
+
+        class Logging(Logic):
+            async def say(self, text: str) -> None:
+                self.log.debug("said %s", text)
+                self.log.warning("loudly %s", text)
+    """
+    async with drive(write_driver(driver), debug=False) as module:
+        await module.exec("say", "one")
+        await module.core.ask(Header(Command.DEBUG, module="mod-tested"), b"", 5.0)
+        await module.exec("say", "two")
+        await module.core.until(lambda: len(module.core.logs) == 2, 5.0)
+        lines = [(line.level, line.message) for line in module.core.logs]
+        assert lines == [(1, "said two"), (4, "loudly two")]
+        await module.core.ask(Header(Command.IGNORE, module="mod-tested"), b"", 5.0)
+        await module.exec("say", "three")
+        assert len(module.core.logs) == 2

@@ -378,24 +378,3 @@ async def test_blocked_loop_shows_its_stack(write_driver, capfd, tmp_path):
         finally:
             (tmp_path / "free").touch()
         assert await call == "done"
-
-
-async def test_debug(write_driver):
-    logging = """
-        from placeos.driver import Logic
-
-        class Logging(Logic):
-            async def say(self, text: str) -> None:
-                self.log.debug("said %s", text)
-                self.log.warning("loudly %s", text)
-    """
-    async with drive(write_driver(logging), debug=False) as module:
-        await module.exec("say", "one")
-        await module.core.ask(Header(Command.DEBUG, module="mod-tested"), b"", LIMIT)
-        await module.exec("say", "two")
-        await module.core.until(lambda: len(module.core.logs) == 2, LIMIT)
-        lines = [(line.level, line.message) for line in module.core.logs]
-        assert lines == [(1, "said two"), (4, "loudly two")]
-        await module.core.ask(Header(Command.IGNORE, module="mod-tested"), b"", LIMIT)
-        await module.exec("say", "three")
-        assert len(module.core.logs) == 2

@@ -104,9 +104,9 @@ async def test_binding_survives_a_remap(write_driver):
     one, two = Display(power=False), Display(power=True)
     async with drive(write_driver(ROOM), system={"Display": [one]}) as room:
         await room.status("seen", [False])
-        room.core.set_system({"Display": [two]})
+        room.system.replace({"Display": [two]})
         await room.status("seen", [False, True])
-        room.core.set_system({})
+        room.system.replace({})
         await room.status("seen", [False, True, None])
 
 

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Raw
 
 from placeos.driver.testing.parent import START_TIMEOUT
-from placeos.driver.testing.system import FakeSystem, Modules
+from placeos.driver.testing.system import FakeSystem
 from placeos.wire.errors import CallError, Failure
 from placeos.wire.frame import Command, Header
 from placeos.wire.link import Link
@@ -65,10 +65,6 @@ class PlayedCore:
         self._changed = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._link: Link
-
-    def set_system(self, modules: Modules) -> None:
-        """Change which modules the system has; bindings follow."""
-        self.system.replace(modules)
 
     def say(self, channel: str, text: str) -> None:
         """Send text on a channel that the process monitors."""
