@@ -47,8 +47,13 @@ async def settled(site):
     async def question():
         before = _comparable(await site.statuses())
         await asyncio.sleep(0.5)
-        lost = any(fields.get("connected") == "false" for fields in before.values())
-        return before if before == _comparable(await site.statuses()) and not lost else None
+        after = _comparable(await site.statuses())
+        moving = {key for key in before | after if before.get(key) != after.get(key)}
+        lost = {key for key, fields in after.items() if fields.get("connected") == "false"}
+        if moving or lost:
+            print(f"not at rest: moving {moving}, lost {lost}")
+            return None
+        return after
 
     return await site.eventually(question, what="status hashes at rest")
 

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from msgspec import Raw
 
-from placeos.core.state_writer import COALESCE, StateWriter
+from placeos.core.state_writer import BATCH, COALESCE, StateWriter
 from placeos.state import keys
 
 
@@ -107,3 +107,16 @@ async def test_removal_leaves_nothing_and_says_so(writer, redis, until):
     assert (await following(pubsub))["data"] == b"null"
     assert not await redis.exists(keys.status("mod-1"), keys.interface("mod-1"))
     await pubsub.aclose()
+
+
+async def test_what_waited_when_its_module_was_removed_is_not_written_later(writer, redis, until):
+    """Many modules say goodbye and are removed at once: more than one batch holds."""
+    many = [f"mod-{number}" for number in range(BATCH * 2)]
+    for module in many:
+        change(writer, module, connected=b"false")
+    for module in reversed(many):
+        writer.remove(module)
+    change(writer, "mod-last", connected=b"true")
+    await until(lambda: redis.exists(keys.status("mod-last")))
+    await writer.flush(20)
+    assert not await redis.exists(*(keys.status(module) for module in many))

@@ -284,6 +284,8 @@ class Executor:
             instance.busy = False
             if instance.link is None and self.instances.get(module) is instance:
                 self._drop(module, instance)  # whatever it was, it is to be started anew
+                if module not in self.desired:  # or not: its start failed, or it was stopped
+                    self._on_stopped(module)
         self.look([module])
 
     def _drop(self, module: str, instance: Instance) -> None:

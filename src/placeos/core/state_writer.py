@@ -242,6 +242,8 @@ class StateWriter:
 
     async def _write_removed(self) -> None:
         module = next(iter(self._removed))
+        # Written later, what still waits would bring the module back.
+        self._changes = [change for change in self._changes if change[0] != module]
         gone = cast(list[bytes], await self._redis.hkeys(keys.status(module)))
         async with self._redis.pipeline(transaction=False) as pipe:
             pipe.delete(keys.status(module), keys.interface(module))

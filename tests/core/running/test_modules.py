@@ -129,6 +129,34 @@ async def test_deleting_a_module_removes_all_of_it(building, core, call, until, 
     await until(unmapped)
 
 
+async def test_deleting_a_module_whose_start_fails_removes_all_of_it(
+    building, core, call, until, redis
+):
+    module = await building.new_module()
+    await call(module, "set", "power", 1)
+    await until(lambda: redis.exists(keys.status(module.id)))
+    file = building.folder / "plain.py"
+    code = file.read_text().replace("import Driver,", "import TCP, Driver,")
+    building.write(
+        "plain.py", code.replace("module_name", "transport = TCP(port=9)\n    module_name")
+    )
+
+    async def refused() -> bool:
+        try:
+            await call(module, "greet")
+        except CallError as error:
+            return "does not start" in error.message
+        return False
+
+    await until(refused)
+    await building.destroy(module)
+
+    async def gone() -> bool:
+        return not await redis.exists(keys.status(module.id), keys.interface(module.id))
+
+    await until(gone)
+
+
 async def test_renaming_rewrites_the_lookup_once(building, core, call, until, redis):
     system = await building.new_system()
     first = await building.new_module(system)
