@@ -114,6 +114,8 @@ class Remote:
 
 def address_parts(uri: str) -> SplitResult:
     """The parts of a URI. Raises RepositoryError when it is none."""
+    if _CONTROL.search(unquote(uri)):
+        raise RepositoryError("the URI is not an address: it holds control characters")
     try:
         return urlsplit(uri)
     except ValueError as error:
@@ -122,7 +124,7 @@ def address_parts(uri: str) -> SplitResult:
 
 def remote(uri: str, username: str, password: str, protocols: Sequence[str]) -> Remote:
     """Check an address. Raises RepositoryError: protocol not allowed, or no address at all."""
-    if _CONTROL.search(uri) or uri.startswith("-"):
+    if uri.startswith("-"):
         raise RepositoryError("the URI is not an address of a git repository")
     parts = address_parts(uri)
     if parts.scheme not in protocols:

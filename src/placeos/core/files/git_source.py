@@ -116,7 +116,7 @@ class GitSource:
             title = f"pull {repository.name}"
             work = functools.partial(self._fetch, order)
             await self._jobs.run("pull", repository.id, title, work)
-        except (RepositoryError, JobCancelled) as error:
+        except (RepositoryError, JobCancelled, OSError) as error:  # OSError: of this disk
             self.problem = str(error)
             pause = min(BACKOFF[0] * 2 ** min(self._failures, 10), BACKOFF[1])
             if isinstance(error, JobCancelled):  # somebody did not want it: not at once again

@@ -50,7 +50,7 @@ class Mirror:
         """The address it was last fetched from; None when there is no copy yet."""
         try:
             return (self.path / "origin").read_text()
-        except OSError:
+        except (OSError, UnicodeDecodeError):
             return None
 
     # -- fetching -------------------------------------------------------------------------------

@@ -215,7 +215,8 @@ class Repositories:
             log.warning("copy damaged", extra={"id": repository.id, "reason": str(error)})
             keeper.error = problem = str(error)
             asyncio.get_running_loop().call_later(REPAIR, keeper.wake.set)  # it is fetched anew
-        except RepositoryError as error:
+        except (RepositoryError, OSError, ValueError) as error:
+            # Whatever a record or this disk brings: other repositories go on, and so does core.
             log.warning("repository unusable", extra={"id": repository.id, "reason": str(error)})
             keeper.error = problem = str(error)
             for driver in drivers:
@@ -368,5 +369,8 @@ def folder_of(uri: str) -> Path | None:
     if parts.scheme != "file":
         return None
     path = Path(unquote(parts.path))
-    bare = path.suffix == ".git" or ((path / "HEAD").is_file() and (path / "objects").is_dir())
+    try:
+        bare = path.suffix == ".git" or ((path / "HEAD").is_file() and (path / "objects").is_dir())
+    except OSError as error:  # no right to look, or a name that is too long
+        raise RepositoryError(f"{path}: {error.strerror}") from error
     return None if bare else path
