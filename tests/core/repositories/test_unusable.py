@@ -79,3 +79,23 @@ async def test_garbage_in_a_copy(building, platform, ask, what):
     (mirror / what).write_bytes(b"\xff\xfe\0[[[")
     assert await ask("pull") == expected
     assert platform.core.process.poll() is None
+
+
+@pytest.mark.parametrize(("object_", "kind"), [("HEAD:plain.py", "blob"), ("HEAD^{tree}", "tree")])
+async def test_a_tag_of_no_commit(building, platform, ask, upstream, object_, kind):
+    """It is no damage: the repository is not fetched again and again."""
+    upstream.git("tag", "v1", object_)
+    upstream.git("push", "--quiet", "origin", "--tags")
+    await building.change(Repository, building.repository.id, commit_hash="v1")
+    with pytest.raises(CallError, match=f"'v1' leads to a {kind} and not to a commit"):
+        await ask("pull")
+    assert "copy damaged" not in platform.core.log()
+
+
+async def test_a_tag_of_a_tag(building, ask, upstream):
+    upstream.git("tag", "-a", "-m", "x", "inner")
+    upstream.git("tag", "-a", "-m", "x", "v1", "inner")
+    upstream.git("push", "--quiet", "origin", "--tags")
+    commit = upstream.git("rev-parse", "HEAD")
+    await building.change(Repository, building.repository.id, commit_hash="v1")
+    assert await ask("pull") == {"commit_hash": commit}

@@ -148,7 +148,13 @@ class Mirror:
         tags = await self.refs("tags") if _TAG.fullmatch(name) else {}
         if name not in tags:
             raise NotThere(f"there is no commit or tag {name!r} in the repository")
-        return await self._existing(tags[name])
+        # A tag may be one of a tag.
+        peeled = await self._local("rev-parse", "--verify", f"{tags[name]}^{{}}")
+        found = peeled.decode().strip()
+        kind = (await self._local("cat-file", "-t", found)).decode().strip()
+        if kind != "commit":
+            raise NotThere(f"the tag {name!r} leads to a {kind} and not to a commit")
+        return found
 
     async def set_default(self, branch: str) -> None:
         """Remember the branch that the server calls its default."""
