@@ -99,3 +99,16 @@ async def test_a_tag_of_a_tag(building, ask, upstream):
     commit = upstream.git("rev-parse", "HEAD")
     await building.change(Repository, building.repository.id, commit_hash="v1")
     assert await ask("pull") == {"commit_hash": commit}
+
+
+@pytest.mark.parametrize("file", [".", "./"])
+async def test_a_driver_that_names_no_file(building, platform, ask, new_driver, reload, file):
+    """Its own problem, not one of the repository and of all drivers in it."""
+    await ask("pull")
+    for what in ("details", "readme"):
+        with pytest.raises(CallError, match="no file is named"):
+            await ask(what, file=file)
+    driver = await new_driver(file)
+    told = await reload(driver, lambda one: one.compilation_output)
+    assert "no file is named" in told.compilation_output
+    assert await ask("drivers") == ["plain.py"]

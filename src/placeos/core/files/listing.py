@@ -44,8 +44,7 @@ def holds_driver(name: str, content: bytes) -> bool:
 
 def readme_name(file: str) -> str:
     """`acme/projector.py` → `acme/projector_readme.md`."""
-    path = PurePosixPath(file)
-    return str(path.with_name(f"{path.stem}_readme.md"))
+    return f"{file.removesuffix('.py')}_readme.md"
 
 
 def docstring(content: bytes) -> str | None:

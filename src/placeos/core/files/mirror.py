@@ -191,6 +191,8 @@ class Mirror:
 
     async def blob(self, commit: str, path: str) -> tuple[str, int]:
         """Object and size of a file. Raises NotThere or RepositoryError."""
+        if not path:
+            raise NotThere("no file is named")
         listed = await self._local("ls-tree", "-z", "-l", "--full-tree", commit, "--", path)
         for entry in listed.decode("utf-8", "replace").split("\0"):
             about, _, name = entry.partition("\t")
