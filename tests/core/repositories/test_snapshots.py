@@ -38,6 +38,15 @@ def test_a_lock_is_part_of_the_content(tmp_path):
     assert path.with_name("driver.py.lock").read_bytes() == b"lock 1"
 
 
+@pytest.mark.parametrize("name", ["driver.py", "driver.py.lock"])
+def test_a_copy_that_a_loss_of_power_left_empty_is_made_again(tmp_path, name):
+    before = store(b"one", b"lock", "driver.py", tmp_path)
+    before[1].with_name(name).write_bytes(b"")
+    assert store(b"one", b"lock", "driver.py", tmp_path) == before
+    assert before[1].read_bytes() == b"one"
+    assert before[1].with_name("driver.py.lock").read_bytes() == b"lock"
+
+
 def test_old_versions_go_unless_they_run(tmp_path):
     kept = store(b"kept", None, "driver.py", tmp_path)[1]
     for number in range(KEEP + 4):

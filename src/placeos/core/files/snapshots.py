@@ -28,13 +28,14 @@ def store(
         digest.update(b"\0" + hashlib.sha256(lock).digest())
     key = digest.hexdigest()[:16]
     target = folder / key / name
+    beside = target.with_name(f"{name}.lock")
     try:
-        if target.exists():
+        if _holds(target, content) and (lock is None or _holds(beside, lock)):
             os.utime(target.parent)  # the newest are kept
         else:
             target.parent.mkdir(parents=True, exist_ok=True)
             if lock is not None:
-                target.with_name(f"{name}.lock").write_bytes(lock)
+                beside.write_bytes(lock)
             partial = target.with_name(f".{name}.partial")
             partial.write_bytes(content)
             partial.replace(target)
@@ -42,6 +43,14 @@ def store(
     except OSError as error:
         raise RepositoryError(f"cannot copy {name} to {folder}: {error.strerror}") from error
     return key, target
+
+
+def _holds(path: Path, content: bytes) -> bool:
+    """Whether the copy is there and whole: one that a loss of power left may be empty."""
+    try:
+        return path.read_bytes() == content
+    except FileNotFoundError:
+        return False
 
 
 def _forget_old(folder: Path, newest: Path, in_use: Container[Path]) -> None:
