@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import json
 import os
 import re
 import secrets
@@ -43,6 +44,7 @@ from placeos.driver.environment import (
 BUILD_TIMEOUT: Final = 600.0  # seconds
 MAX_OUTPUT: Final = 50  # last lines of uv kept for the error
 BASE_LINK: Final = "_placeos_base.pth"
+FILES: Final = "placeos-files.json"
 _CREDENTIALS: Final = re.compile(r"(?<=://)[^/@\s]+@")
 _PASSED_ON: Final = (
     *("HOME", "XDG_CONFIG_HOME", "NETRC", "LANG", "LC_ALL", "PATH", "TMPDIR"),
@@ -103,6 +105,15 @@ class Environment:
         version = f"python{sys.version_info.major}.{sys.version_info.minor}"
         return self.folder / "lib" / version / "site-packages"
 
+    def is_whole(self) -> bool:
+        """Whether each file is there, in the size in which it was built."""
+        try:
+            known = json.loads((self.folder / FILES).read_bytes())
+            sizes = ((self.folder / name).stat().st_size == known[name] for name in known)
+            return all(sizes) and self.python.exists()
+        except (OSError, ValueError):
+            return False
+
 
 class Store:
     """Environments in one folder, which one process at a time may use."""
@@ -115,10 +126,10 @@ class Store:
         """The environment that was built for such a block, if it is still there. Needs no uv."""
         try:
             key = (self._folder / "wishes" / block.digest).read_text()
-        except OSError:
+        except (OSError, UnicodeDecodeError):
             return None
         found = Environment(self._folder / key)
-        if not found.python.exists():
+        if not found.is_whole():
             return None
         with contextlib.suppress(OSError):  # only `forget` would miss it
             os.utime(found.folder)
@@ -153,12 +164,16 @@ class Store:
         await uv.run("lock", "--script", script, "--python", sys.executable, *build)
         lock = (work / "driver.py.lock").read_text()
         target = self._folder / _key(lock)
+        if target.exists() and not await asyncio.to_thread(Environment(target).is_whole):
+            say("The environment of this lock is damaged, it is built anew")
+            await asyncio.to_thread(self._remove, target)
         if not target.exists():
             await uv.run("venv", venv, "--python", sys.executable, "--relocatable", "--no-project")
             place = {"VIRTUAL_ENV": str(venv)}
             await uv.run("sync", "--script", script, "--frozen", "--active", *build, **place)
             await asyncio.to_thread(_finish, Environment(venv), block)
             await _try_out(Environment(venv), block, say)
+            await asyncio.to_thread(_note_files, Environment(venv))
             with contextlib.suppress(OSError):  # somebody else was first
                 venv.rename(target)
         if not target.exists():
@@ -184,13 +199,16 @@ class Store:
         unused = [path for path in found if path not in in_use]
         unused.sort(key=lambda path: path.stat().st_mtime, reverse=True)
         for old in unused[keep:]:
-            aside = self._folder / "building" / secrets.token_hex(8)
-            aside.parent.mkdir(exist_ok=True)
-            old.rename(aside)  # at once: whatever is found under its name is whole
-            shutil.rmtree(aside, ignore_errors=True)
+            self._remove(old)
         for wish in (self._folder / "wishes").glob("*"):
-            if not (self._folder / wish.read_text()).exists():
+            if not (self._folder / wish.read_text(errors="replace")).exists():
                 wish.unlink()
+
+    def _remove(self, old: Path) -> None:
+        aside = self._folder / "building" / secrets.token_hex(8)
+        aside.parent.mkdir(exist_ok=True)
+        old.rename(aside)  # at once: whatever is found under its name is whole
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 class _Uv:
@@ -300,6 +318,15 @@ def _disarm(packages: Path) -> None:
                 shutil.rmtree(path)
             else:
                 path.unlink()
+
+
+def _note_files(environment: Environment) -> None:
+    """Note what belongs to it, for `is_whole`. Byte code may come and go."""
+    root = environment.folder
+    found = (path for path in root.rglob("*") if "__pycache__" not in path.parts)
+    own = [path for path in found if path.is_file() and not path.is_symlink()]
+    sizes = {str(path.relative_to(root)): path.stat().st_size for path in own}
+    (root / FILES).write_text(json.dumps(sizes))
 
 
 def _check_owners(packages: Path, block: Block) -> None:
