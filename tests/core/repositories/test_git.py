@@ -84,6 +84,9 @@ def test_any_path_stays_inside(root, name):
 def test_addresses_that_are_taken():
     assert remote("https://host/a%20b.git", "u", "p", PROTOCOLS).uri == "https://host/a%20b.git"
     assert remote("ssh://host:22/r.git", "git", "p", PROTOCOLS).uri == "ssh://git@host:22/r.git"
+    # A user's name may be a token: it must not stand in a command line.
+    taken = remote("https://t%2Bken@host:1/r.git", "", "", PROTOCOLS)
+    assert (taken.uri, taken.username) == ("https://host:1/r.git", "t+ken")
     assert remote("file:///a%20b.git", "", "", PROTOCOLS).uri == "file:///a b.git"
     assert "secret" not in repr(remote("https://host/r", "u", "secret", PROTOCOLS))
 
@@ -121,6 +124,18 @@ async def test_https_keeps_others_out(web_server, git, user, password):
         await listed(git, remote(web_server.uri, user, password, PROTOCOLS), "heads")
     assert "credentials" in str(caught.value)
     assert "wrong horse" not in str(caught.value)
+
+
+async def test_https_with_a_token_and_no_name(web_server, git):
+    web_server.credential = ("git", "a token")
+    assert await listed(git, remote(web_server.uri, "", "a token", PROTOCOLS), "heads")
+
+
+async def test_a_token_as_the_name_is_not_told(web_server, git):
+    for uri in (web_server.uri, web_server.uri.replace("://", "://t%2Fken%20x@")):
+        with pytest.raises(GitError, match="asks for a password") as caught:
+            await listed(git, remote(uri, "t/ken x", "", PROTOCOLS), "heads")
+        assert "ken" not in str(caught.value)
 
 
 async def test_a_certificate_that_nobody_vouches_for(web_server, git, monkeypatch):

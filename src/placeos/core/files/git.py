@@ -139,15 +139,18 @@ def remote(uri: str, username: str, password: str, protocols: Sequence[str]) -> 
     host, user = parts.hostname or "", unquote(parts.username or "") or username
     if not host or host.startswith("-"):
         raise RepositoryError("the URI names no host")
+    place = parts.netloc.rpartition("@")[2]
     if parts.scheme != "ssh":
-        return Remote(uri, user, password)
+        # A user's name may be a token, and the address stands in command lines.
+        # With a token alone most servers take any name, but none takes no name.
+        name = user or ("git" if password else "")
+        return Remote(urlunsplit(parts._replace(netloc=place)), name, password)
     if user and not _USER.fullmatch(user):
         raise RepositoryError("the user name is none for ssh")
     if not password:
         raise RepositoryError(
             "ssh needs a password or a private key; both go into the password's field"
         )
-    place = parts.netloc.rpartition("@")[2]
     netloc = f"{quote(user, safe='')}@{place}" if user else place
     return Remote(urlunsplit(parts._replace(netloc=netloc)), user, password)
 
@@ -373,7 +376,7 @@ def _explained(said: Sequence[str], remote: Remote | None, folder: Path) -> GitE
     detail = detail.partition(":")[2].strip() or detail if fatal else detail
     for secret in (remote.password, remote.username) if remote is not None else ():
         if len(secret) > 3:
-            detail = detail.replace(secret, "…")
+            detail = detail.replace(secret, "…").replace(quote(secret, safe=""), "…")
     text = "\n".join(said)
     if remote is not None:
         for sign, reason in _REASONS:

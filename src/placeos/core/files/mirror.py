@@ -285,7 +285,9 @@ async def default_branch(git: Git, remote: Remote) -> str:
     )
     match = re.match(rb"ref: refs/heads/(\S+)\tHEAD", found)
     if match is None:
-        raise NotThere("the repository has no default branch: it is empty")
+        raise NotThere(
+            "the repository has no default branch: it is empty, or its HEAD leads to none"
+        )
     return match[1].decode("utf-8", "replace")
 
 
