@@ -106,7 +106,7 @@ def read(path: Path) -> Block | None:
 
     Raises EnvironmentProblem, and OSError when the file cannot be read.
     """
-    text = path.read_bytes().decode("utf-8", "replace")
+    text = path.read_bytes().decode("utf-8-sig", "replace")  # some editors begin with a mark
     if _OPEN not in text:
         return None
     lock = path.with_name(path.name + ".lock")

@@ -60,6 +60,14 @@ def test_windows_line_ends(tmp_path: Path):
     assert read(path).dependencies[0].name == "a"
 
 
+def test_a_byte_order_mark(tmp_path: Path):
+    file = tmp_path / "driver.py"
+    file.write_bytes(b'\xef\xbb\xbf# /// script\n# dependencies = ["six"]\n# ///\n')
+    block = read(file)
+    assert block is not None
+    assert [(one.name, one.line) for one in block.dependencies] == [("six", 2)]
+
+
 def test_a_lock_beside_the_file_counts(tmp_path: Path):
     path = tmp_path / "a.py"
     path.write_text("# /// script\n# dependencies = ['a']\n# ///\n")

@@ -163,6 +163,10 @@ def test_docstrings_are_found_without_parsing():
     assert docstring(b"\xff\xfe\0") is None
 
 
+def test_a_docstring_after_a_byte_order_mark():
+    assert docstring(b'\xef\xbb\xbf"""One."""\n') == "One."
+
+
 def test_releases_are_versions_newest_first():
     tags = ["v1.2", "v1.10", "1.9.3", "v2.0.0-rc1", "nightly", "v1"]
     assert releases(tags) == ["v1.10", "1.9.3", "v1.2", "v1"]

@@ -49,7 +49,7 @@ def readme_name(file: str) -> str:
 
 def docstring(content: bytes) -> str | None:
     """The docstring of a Python file; None when it has none or cannot be read so far."""
-    text = content.decode("utf-8", "replace")[:MAX_DOC]
+    text = content.decode("utf-8-sig", "replace")[:MAX_DOC]
     ignored = (tokenize.COMMENT, tokenize.NL, tokenize.ENCODING, tokenize.NEWLINE)
     try:
         for token in tokenize.generate_tokens(io.StringIO(text).readline):
