@@ -190,6 +190,7 @@ async def test_what_git_would_interpret(building, ask, tmp_path, field, text):
         ("linked/plain.py", "no such file"),
         ("docs", "is a folder"),
         ("large.py", "larger than"),
+        ("lfs.py", "is in Git LFS"),
         ("missing.py", "no such file"),
         ("--output=x.py", "no such file"),
         ("*.py", "no such file"),
@@ -201,7 +202,8 @@ async def test_files_that_are_no_driver(
     (tmp_path / "secret.py").write_text("secret")
     (upstream.work / "link.py").symlink_to(tmp_path / "secret.py")
     (upstream.work / "linked").symlink_to(tmp_path)
-    upstream.commit({"large.py": b"#" * (5 * 1024 * 1024 + 1)})
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
+    upstream.commit({"large.py": b"#" * (5 * 1024 * 1024 + 1), "lfs.py": pointer})
     await ask("pull")
     driver = await new_driver(file)
     told = await reload(driver, lambda one: one.compilation_output)

@@ -23,6 +23,7 @@ FSCK_TIMEOUT: Final = 120.0  # seconds for looking whether a mirror is whole
 MAX_LISTED: Final = 2_000  # files that may be looked at for a driver
 LOOK: Final = 1.0  # seconds between two looks at the size of what is fetched
 MAX_PACKS: Final = 30  # packs from fetching after which they are made into one
+LFS: Final = b"version https://git-lfs.github.com/spec/"
 SHOWN: Final = 10  # branches that an error names
 HASH: Final = re.compile(r"[0-9a-f]{4,64}")
 _TAG: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./+-]{0,200}")
@@ -209,7 +210,10 @@ class Mirror:
         object_id, size = await self.blob(commit, path)
         if size > MAX_FILE:
             raise RepositoryError(f"{path}: is larger than {MAX_FILE} bytes")
-        return await self._local("cat-file", "blob", object_id)
+        content = await self._local("cat-file", "blob", object_id)
+        if content.startswith(LFS):
+            raise RepositoryError(f"{path}: is in Git LFS, which is not fetched; commit the file")
+        return content
 
     async def folders(self, commit: str) -> list[str]:
         """All folders."""
