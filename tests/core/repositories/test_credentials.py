@@ -256,9 +256,13 @@ async def test_a_repository_that_is_removed_while_it_is_pulled(
     )  # fmt: skip
     pulling = asyncio.create_task(ask("pull"))
     await until(lambda: len(web_server.asked) >= 2)
+    asking = asyncio.create_task(ask("drivers"))  # it waits for what is fetched
+    await asyncio.sleep(0.3)
+    assert not asking.done()
     await building.destroy(git_repository)
-    async with asyncio.timeout(20):
-        with pytest.raises(CallError) as caught:
-            await pulling
-    assert caught.value.code == 404
+    for waiting in (pulling, asking):
+        async with asyncio.timeout(20):
+            with pytest.raises(CallError) as caught:
+                await waiting
+        assert caught.value.code == 404
     building.repository = None

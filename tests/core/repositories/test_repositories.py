@@ -123,6 +123,21 @@ async def test_a_branch_that_is_gone(building, new_driver, upstream, ask, runs, 
     await reload(building.repository, lambda one: not one.has_runtime_error)
 
 
+async def test_another_branch_counts_at_once(building, upstream, ask, driver_code):
+    assert await ask("drivers") == ["plain.py"]
+    upstream.git("checkout", "--quiet", "-b", "side")
+    upstream.commit({"side.py": driver_code.format(version=1)})
+    await ask("pull")  # the last fetch is a moment ago
+    upstream.git("checkout", "--quiet", "-b", "later")
+    upstream.commit({"later.py": driver_code.format(version=1)})
+    for branch in ("side", "later", "master"):
+        await building.change(
+            Repository, building.repository.id, branch=branch, deployed_commit_hash=None
+        )
+        listed = {"master": [], "side": ["side.py"], "later": ["later.py", "side.py"]}[branch]
+        assert await ask("drivers") == sorted([*listed, "plain.py"])
+
+
 async def test_a_repository_that_vanishes(building, new_driver, upstream, ask, runs, reload, call):
     module = await building.new_module(driver=await new_driver())
     await runs(module, 1)

@@ -47,6 +47,7 @@ class GitSource:
         self._resolved: dict[str, str] = {}
         self._sought: set[str] = set()  # commits that the last fetch did not bring
         self._fetched: float | None = None  # loop time
+        self._fetched_for = ""  # the branch that was asked for then
         self._failures = 0
         self._not_before = 0.0  # loop time of the next try after a failure
         self._due: float | None = None
@@ -97,7 +98,8 @@ class GitSource:
         if not order.leads:
             return False
         if order.repository.deployed_commit_hash is None:
-            return self._fetched is None or now - self._fetched >= AGAIN
+            changed = self._fetched_for != order.repository.branch
+            return changed or self._fetched is None or now - self._fetched >= AGAIN
         return self._fetched is None or now - self._fetched >= self._poll
 
     async def _lacks(self, order: Order) -> bool:
@@ -130,6 +132,7 @@ class GitSource:
         self._failures = 0
         self._not_before = 0.0
         self._fetched = loop.time()
+        self._fetched_for = repository.branch
         self._damaged = False
 
     async def _fetch_anew(self, order: Order) -> None:

@@ -13,7 +13,8 @@ class Keeper:
     def __init__(self) -> None:
         self.wake = asyncio.Event()
         self.looked = asyncio.Event()
-        """Its drivers are known, or why not."""
+        """Set each time that its drivers are known, or why not."""
+        self.looked_for: tuple[object, ...] | None = None  # the record's fields that counted then
         self.source: Source | None = None
         self.place: object = None  # which source that is
         self.task: asyncio.Task[None] | None = None

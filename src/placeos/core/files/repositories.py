@@ -133,7 +133,12 @@ class Repositories:
     async def source(self, repository: str) -> Source:
         """The source of a repository, prepared. Raises RepositoryError."""
         keeper = await self._keeper(repository)
-        await keeper.looked.wait()
+        await self._see_newest(repository)
+        while keeper.looked_for != (wanted := _what_counts(self._record(repository))):
+            if not wanted:
+                raise NotThere("the repository is gone")
+            keeper.looked.clear()
+            await keeper.looked.wait()
         if keeper.source is None or keeper.error is not None:
             raise RepositoryError(keeper.error or "the repository cannot be used")
         return keeper.source
@@ -187,6 +192,7 @@ class Repositories:
                         await keeper.wake.wait()
         finally:
             keeper.leave()
+            keeper.looked.set()
             for future in (*keeper.served, *keeper.pulls):
                 if not future.done():
                     future.set_exception(NotThere("the repository is gone"))
@@ -221,6 +227,7 @@ class Repositories:
             keeper.error = problem = str(error)
             for driver in drivers:
                 self._problem(driver.id, f"its repository cannot be used: {error}")
+        keeper.looked_for = _what_counts(repository)
         keeper.looked.set()
         if leads or pull:
             self._host.reports.repository(repository.id, deployed, problem)
