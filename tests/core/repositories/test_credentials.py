@@ -9,9 +9,10 @@ from urllib.parse import quote
 
 import asyncssh
 import msgspec
+import psutil
 import pytest
 
-from placeos.core.files.git import GitError, remote
+from placeos.core.files.git import Git, GitError, remote
 from placeos.core.files.mirror import Mirror, listed
 from placeos.model.repository import Repository
 from placeos.model.secrecy import encrypt
@@ -243,6 +244,33 @@ async def test_a_pull_is_watched_and_cancelled(
     web_server.delay = 0.0
     await ask("pull")
     assert await call(module, "version") == 1
+
+
+async def test_what_a_killed_core_left_of_a_fetch_ends(
+    web_server, core, building, git_repository, sealed, until, tmp_path
+):
+    user, password = web_server.credential
+    web_server.delay = 60
+    await building.change(
+        Repository, git_repository.id, uri=web_server.uri, username=user,
+        password=sealed(git_repository.id, password), deployed_commit_hash=None,
+    )  # fmt: skip
+    await until(lambda: len(web_server.asked) >= 2)
+    calls = tmp_path / "data" / "core" / "core-1" / "git" / "calls"
+
+    def left() -> list[str]:
+        found = (one.info for one in psutil.process_iter(["environ", "name"]))
+        return [
+            one["name"]
+            for one in found
+            if (one["environ"] or {}).get("PLACEOS_GIT_CALL", "").startswith(f"{calls}/")
+        ]
+
+    assert left()
+    core.kill()
+    await Git(calls.parent).prepare()  # as the next core does
+    await until(lambda: not left(), 5)
+    assert not list(calls.iterdir())
 
 
 async def test_a_repository_that_is_removed_while_it_is_pulled(

@@ -21,6 +21,8 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import SplitResult, quote, unquote, urlsplit, urlunsplit
 
+import psutil
+
 from placeos.core.files.sources import RepositoryError
 
 AT_ONCE: Final = 8  # processes side by side, for questions to mirrors and for servers each
@@ -61,6 +63,7 @@ CONFIGURATION: Final = """\
 [pack]
 	threads = 1
 """
+CALL: Final = "PLACEOS_GIT_CALL"
 ASKPASS: Final = """\
 #!/bin/sh
 # Answers what git or ssh asks for with a file of the call.
@@ -170,6 +173,11 @@ class Git:
         await asyncio.to_thread(self._prepare)
 
     def _prepare(self) -> None:
+        calls = f"{self.folder / 'calls'}/"
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):  # ended meanwhile, or of another user
+                if process.environ().get(CALL, "").startswith(calls):
+                    process.kill()  # it would write into a mirror beside us
         shutil.rmtree(self.folder / "calls", ignore_errors=True)
         for folder in (self.folder, self.folder / "calls", self.folder / "mirrors"):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -257,7 +265,7 @@ class Git:
             yield environment
             return
         call = await asyncio.to_thread(_secrets, self.folder / "calls", remote)
-        environment["PLACEOS_GIT_CALL"] = str(call)
+        environment[CALL] = str(call)
         try:
             yield environment
         finally:
