@@ -5,7 +5,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import traceback
+from typing import Final
+
+LONGEST: Final = 8_000  # characters of an error or of a line of the log
 
 
 class DriverError(Exception):
@@ -78,3 +82,33 @@ def backtrace_of(error: BaseException) -> list[str]:
     """Where an error came from, innermost last: `file:line in function`."""
     frames = traceback.extract_tb(error.__traceback__)[-20:]
     return [f"{frame.filename}:{frame.lineno} in {frame.name}" for frame in frames]
+
+
+def text_of(error: BaseException) -> str:
+    """What an error says, or its class. It may be any driver's own: this never raises."""
+    name = type(error).__name__
+    try:
+        text = str(error)
+    except Exception as problem:
+        return f"{name} (its text cannot be had: {type(problem).__name__})"
+    return bounded(text) or name
+
+
+def bounded(text: str) -> str:
+    """A text as it can be sent: without its middle if it is long, without half characters."""
+    if len(text) > LONGEST:
+        half = LONGEST // 2
+        left_out = len(text) - 2 * half
+        text = f"{text[:half]} … ({left_out} characters were left out) … {text[-half:]}"
+    return text.encode("utf-8", "replace").decode()
+
+
+def is_end(error: BaseException) -> bool:
+    """Whether this ends the present task, or the process, and is no failure of what runs in it.
+
+    That something else was cancelled for which the task waited is one.
+    """
+    if isinstance(error, asyncio.CancelledError):
+        task = asyncio.current_task()
+        return task is None or task.cancelling() > 0
+    return isinstance(error, SystemExit | KeyboardInterrupt | GeneratorExit)

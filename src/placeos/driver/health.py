@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Protocol
 
-from placeos.driver.errors import Offline, backtrace_of
+from placeos.driver.errors import Offline, backtrace_of, is_end, text_of
 
 
 class Tell(Protocol):
@@ -30,17 +30,24 @@ class Health:
         self._tell = tell
         self._failing: dict[str, int] = {}
 
-    def failed(self, part: str, error: Exception) -> None:
-        """`part` raised. That a device is offline is no failure: `connected` says it."""
+    def failed(self, part: str, error: BaseException) -> None:
+        """`part` raised. That a device is offline is no failure: `connected` says it.
+
+        What ends the present task or the process is raised again.
+        """
+        if is_end(error):
+            raise error
         if isinstance(error, Offline):
             self._log.debug("%s: %s", part, error)
             return
         failures = self._failing[part] = self._failing.get(part, 0) + 1
         if failures > 1:
-            self._log.debug("%s failed again: %s", part, error)
+            self._log.debug("%s failed again: %s", part, text_of(error))
             return
         self._log.error("%s failed", part, exc_info=error)
-        self._tell(part, f"{part}: {type(error).__name__}: {error}", backtrace_of(error))
+        name = type(error).__name__
+        text = "what it waited for was cancelled" if name == "CancelledError" else text_of(error)
+        self._tell(part, f"{part}: {name}: {text}", backtrace_of(error))
 
     def well(self, part: str) -> None:
         """`part` did what it should."""

@@ -20,7 +20,7 @@ from typing import Final
 
 import msgspec
 
-from placeos.driver.errors import InvalidSettings
+from placeos.driver.errors import InvalidSettings, bounded, text_of
 from placeos.driver.flood import Allowance
 from placeos.driver.mask import Mask
 
@@ -233,7 +233,10 @@ def _text(record: logging.LogRecord) -> str:
     try:
         text = record.getMessage()
     except Exception as error:  # a wrong format string in a driver must not break the driver
-        text = f"{record.msg} {record.args!r} (not formatted: {error})"
+        try:
+            text = f"{record.msg} {record.args!r} (not formatted: {error})"
+        except Exception:
+            text = f"(a line that cannot be formatted: {text_of(error)})"
     if record.exc_info and record.exc_info[0] is not None:
         text += "\n" + "".join(traceback.format_exception(*record.exc_info)).rstrip()
-    return text
+    return bounded(text)

@@ -150,7 +150,7 @@ class Module:
                 await waiting
         except Offline as error:
             self.log.warning("%s: %s", hook, error)
-        except Exception as error:
+        except BaseException as error:
             self.health.failed(hook, error)
         else:
             self.health.well(hook)
@@ -186,7 +186,7 @@ class Module:
         """What a function gives, or what `@rescues` makes of its error."""
         try:
             return await waiting
-        except SystemExit as error:
+        except (SystemExit, KeyboardInterrupt) as error:
             raise DriverError(TRIED_TO_EXIT) from error
         except Exception as error:
             rescue = self._rescue_from(error)
@@ -211,7 +211,7 @@ class Module:
         token = present.set(call)
         try:
             return getattr(self.driver, function.method)(*args, **named)
-        except SystemExit as error:
+        except (SystemExit, KeyboardInterrupt) as error:
             raise DriverError(TRIED_TO_EXIT) from error
         except Exception as error:
             rescue = self._rescue_from(error)
@@ -261,7 +261,7 @@ class Module:
     async def _guarded(self, job: Awaitable[object], name: str) -> None:
         try:
             await job
-        except Exception as error:
+        except BaseException as error:
             self.health.failed(name, error)
         else:
             self.health.well(name)

@@ -19,7 +19,13 @@ import uvloop
 
 from placeos.driver import log
 from placeos.driver.calls import Call, Reply
-from placeos.driver.errors import BadArguments, DriverError, InvalidDriver, backtrace_of
+from placeos.driver.errors import (
+    BadArguments,
+    DriverError,
+    InvalidDriver,
+    backtrace_of,
+    text_of,
+)
 from placeos.driver.functions import Function
 from placeos.driver.loader import Blueprint, load
 from placeos.driver.module import TRIED_TO_EXIT, Module
@@ -250,7 +256,7 @@ class Execution:
         if function.plain:
             try:
                 result = self._module.call_plain(function, args, named, call)
-            except Exception as error:
+            except BaseException as error:  # past this it would end the link
                 self._module.state.flush()
                 self._fail(_raised(error))
                 return
@@ -323,10 +329,13 @@ def _raised(error: BaseException) -> CallError:
     """What a caller sees of an error of the driver."""
     if isinstance(error, CallError):
         return error
-    code = getattr(error, "code", 500)
+    try:
+        code = getattr(error, "code", 500)
+    except Exception:  # a property of a driver's own
+        code = 500
     return CallError(
         Failure.RAISED,
-        str(error) or type(error).__name__,
+        text_of(error),
         code=code if isinstance(code, int) and 400 <= code <= 599 else 500,
         kind=type(error).__name__,
         backtrace=backtrace_of(error),

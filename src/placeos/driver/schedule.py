@@ -112,7 +112,7 @@ class Timer:
             waiting = self._job()
             if waiting is not None:
                 await waiting
-        except Exception as error:
+        except BaseException as error:
             health.failed(self._name, error)
         else:
             health.well(self._name)

@@ -60,7 +60,7 @@ class Delivery:
                 waiting = self._handler(value)
                 if inspect.isawaitable(waiting):
                     await waiting
-            except Exception as error:
+            except BaseException as error:
                 self._health.failed(self._name, error)
             else:
                 self._health.well(self._name)
