@@ -120,3 +120,29 @@ async def test_what_waited_when_its_module_was_removed_is_not_written_later(writ
     await until(lambda: redis.exists(keys.status("mod-last")))
     await writer.flush(20)
     assert not await redis.exists(*(keys.status(module) for module in many))
+
+
+async def test_a_module_cannot_fill_the_memory(writer, redis, until):
+    """Whatever its driver sends: values, keys and texts have an end."""
+    large = Raw(b'"' + b"x" * (900 * 1024) + b'"')
+    assert writer.change("mod-1", [("huge", Raw(b'"' + b"x" * (2 << 20) + b'"'))]) == 1
+    assert writer.change("mod-1", [(f"k{number}", large) for number in range(20)]) == 11
+    assert writer.change("mod-1", [("k1", Raw(b"1")), ("connected", Raw(b"false"))]) == 0
+    for number in range(100):
+        change(writer, "mod-2", one=b'"' + str(number).encode() * (300 * 1024) + b'"')
+    change(writer, "mod-2", one=b'"last"')
+    for _ in range(100):
+        writer.publish("news", "x" * (1 << 20))
+
+    async def last() -> bool:
+        two = await stored(redis, "mod-2")
+        return two == {b"one": b'"last"'} and len(await stored(redis, "mod-1")) == 10
+
+    await until(last)
+
+
+async def test_no_more_is_inherited_than_a_module_can_start_with(writer, redis):
+    for number in range(20):
+        await redis.hset(keys.status("mod-1"), f"k{number}", b'"' + b"x" * (1 << 20) + b'"')
+    found = await writer.inherit("mod-1")
+    assert 5 < sum(map(len, found.values())) >> 20 < 9

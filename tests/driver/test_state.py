@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from placeos.driver.errors import DriverError
 from placeos.driver.schema import encode
-from placeos.driver.state import MAX_VALUE, State
+from placeos.driver.state import MAX_STATE, MAX_VALUE, Held, State
 
 
 class Power(Enum):
@@ -119,6 +119,41 @@ async def test_refused_values(state, value):
         values.set("a", value)
     await turn()
     assert published == []
+
+
+@pytest.mark.parametrize("key", ["", "k" * 1025, "\udcff"])
+async def test_refused_keys(state, key):
+    values, published = state
+    with pytest.raises(DriverError):
+        values.set(key, 1)
+    values.set("good", 1)
+    await turn()
+    assert published == [[("good", b"1")]]
+
+
+async def test_the_state_of_a_module_has_an_end(state):
+    values, _ = state
+    most = "x" * (MAX_VALUE - 2)
+    for number in range(7):
+        values.set(f"k{number}", most)
+    with pytest.raises(DriverError, match="no room for 'k7'"):
+        values.set("k7", most)
+    values.set("connected", True)
+    values.set("k1", "less")
+    values.set("k7", "fits now")
+    values.set("k2", None)
+    values.set("k8", most)
+    assert values.get("k7") == "fits now"
+
+
+def test_a_million_keys_have_an_end():
+    held, count = Held(), 0
+    while held.put(f"key {count}", b"0"):
+        count += 1
+    assert 50_000 < count < 200_000
+    assert len(msgspec.json.encode(held)) < MAX_STATE
+    assert held.put("key 7", b"null")
+    assert held.put(f"key {count}", b"0")
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import socket
 import msgspec
 import pytest
 
-from placeos.driver.errors import Busy
+from placeos.driver.errors import Busy, DriverError
 from placeos.driver.upstream import Upstream
 from placeos.wire.frame import Command
 from placeos.wire.link import HARD_LIMIT, HIGH_WATER, Link
@@ -58,6 +58,8 @@ async def test_slow_core(links):
     assert near.buffered() < 4 * HIGH_WATER < HARD_LIMIT
     with pytest.raises(Busy):
         upstream.publish("mod-1", "a/b", "text")
+    with pytest.raises(DriverError, match="at most 1048576"):
+        Upstream(far).publish("mod-1", "a/b", "x" * (2 << 20))
     far._transport.resume_reading()
     state: dict[tuple[str, str], bytes] = {}
 

@@ -155,7 +155,7 @@ class Drivers:
         match header.command:
             case Command.STATE:
                 if self._runs_in(link, header.module):
-                    self._changed(header.module, _state(payload))
+                    self._changed(process, session, header.module, _state(payload))
             case Command.EXECUTE:
                 self._execute(session, link, header, payload)
             case Command.LOG:
@@ -215,8 +215,13 @@ class Drivers:
 
     # -- state ----------------------------------------------------------------------------------
 
-    def _changed(self, module: str, changes: StateChanges) -> None:
-        self._state.change(module, changes)
+    def _changed(
+        self, process: DriverProcess, session: Session, module: str, changes: StateChanges
+    ) -> None:
+        if refused := self._state.change(module, changes):
+            reason = f"{refused} values are too large, or too many with all others"
+            _complain(session, "state refused", driver=process.version.title, reason=reason)
+            self._reports.module_error(module, f"{DRIVER} state", f"state refused: {reason}")
         for key, raw in changes:
             if key == "connected" and bytes(raw) == b"true":
                 self._reports.module_well(module, "connect")

@@ -29,7 +29,7 @@ from placeos.core.process.processes import Processes, Version
 from placeos.core.reports import Reports
 from placeos.core.state_writer import StateWriter
 from placeos.wire.errors import CallError, Failure
-from placeos.wire.frame import Command, Header
+from placeos.wire.frame import Command, FrameError, Header
 from placeos.wire.link import Link
 from placeos.wire.messages import ModuleStart
 
@@ -339,11 +339,13 @@ class Executor:
     async def _send_start(self, link: Link, payload: bytes, state: dict[str, bytes]) -> bytes:
         start = msgspec.json.decode(payload, type=ModuleStart)
         start.state = {key: Raw(value) for key, value in state.items()}
-        _, answer = await link.request(
-            Header(Command.START, module=start.id),
-            msgspec.json.encode(start),
-            timeout=START_TIMEOUT,
-        )
+        header = Header(Command.START, module=start.id)
+        try:
+            _, answer = await link.request(
+                header, msgspec.json.encode(start), timeout=START_TIMEOUT
+            )
+        except FrameError as error:
+            raise CallError(Failure.BAD_REQUEST, f"its settings are too large: {error}") from error
         return answer
 
     async def _start_failed(

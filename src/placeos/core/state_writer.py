@@ -14,6 +14,7 @@ from typing import Final, cast
 from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline
 
+from placeos.driver.state import MAX_VALUE, Held
 from placeos.state import keys
 from placeos.state.client import UNAVAILABLE, checkpoint
 from placeos.wire.messages import StateChanges
@@ -23,7 +24,8 @@ log = logging.getLogger("placeos.core")
 BATCH: Final = 100  # changes in one pipeline: packing more would hold up the loop
 WHOLE: Final = 10  # modules compared in one go
 COALESCE: Final = 1_000  # waiting changes; past twice as many the newest of each key is kept
-MAX_TEXTS: Final = 1_000  # waiting texts of channels; more are dropped
+MAX_WAITING: Final = 16 * 1024 * 1024  # bytes of waiting changes, likewise
+MAX_TEXTS: Final = (1_000, 16 * 1024 * 1024)  # waiting texts of channels, their bytes; more go
 INHERIT_TIMEOUT: Final = 1.0  # seconds a starting module waits for its old state
 BACKOFF: Final = (0.05, 1.0)  # seconds: first and longest pause while Redis is away
 _NULL: Final = b"null"
@@ -38,11 +40,13 @@ class StateWriter:
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
-        self._modules: dict[str, dict[str, bytes]] = {}
+        self._modules: dict[str, Held] = {}
         self._interfaces: dict[str, bytes] = {}
         self._unread: set[str] = set()  # modules whose old state could not be read yet
         self._changes: list[tuple[str, str, bytes]] = []
+        self._waiting = 0  # bytes in `_changes`
         self._texts: list[tuple[str, str]] = []
+        self._texts_waiting = 0  # bytes
         self._again: dict[str, None] = {}  # modules to be written whole
         self._removed: dict[str, None] = {}
         self._wake = asyncio.Event()
@@ -56,7 +60,7 @@ class StateWriter:
         self._removed.pop(module, None)
         known = self._modules.get(module)
         if known is None:
-            known = self._modules[module] = {}
+            known = self._modules[module] = Held()
             self._unread.add(module)
         if module in self._unread:
             try:
@@ -66,26 +70,24 @@ class StateWriter:
                 log.warning("state not inherited", extra={"id": module, "reason": str(error)})
         return dict(known)
 
-    def change(self, module: str, changes: StateChanges) -> None:
-        """New values of a module; JSON null removes the key."""
+    def change(self, module: str, changes: StateChanges) -> int:
+        """New values of a module; JSON null removes the key. How many there was no room for."""
         state = self._modules.get(module)
         if state is None:
-            state = self._modules[module] = {}
+            state = self._modules[module] = Held()
             self._unread.add(module)
+        refused = 0
         for key, raw in changes:
             value = bytes(raw)
-            if value == _NULL:
-                state.pop(key, None)
-            else:
-                state[key] = value
+            if len(value) > MAX_VALUE or not state.put(key, value):
+                refused += 1
+                continue
             self._changes.append((module, key, value))
-        if len(self._changes) > 2 * COALESCE:  # not at each change, if that many stay
-            newest = {(module, key): value for module, key, value in self._changes}
-            self._changes = [(module, key, value) for (module, key), value in newest.items()]
-            if len(self._changes) > COALESCE:  # many keys: write their modules whole instead
-                self._again.update((module, None) for module, _, _ in self._changes)
-                self._changes.clear()
+            self._waiting += len(value)
+        if len(self._changes) > 2 * COALESCE or self._waiting > MAX_WAITING:
+            self._coalesce()
         self._wake.set()
+        return refused
 
     def value(self, module: str, key: str) -> bytes | None:
         """A value from memory; None when it is not set (or the module not ours)."""
@@ -105,7 +107,9 @@ class StateWriter:
 
     def publish(self, channel: str, text: str) -> None:
         """Send text on the channel `placeos/<channel>`; lost while Redis is away."""
-        if len(self._texts) < MAX_TEXTS:
+        most, size = MAX_TEXTS
+        if len(self._texts) < most and self._texts_waiting + len(text) <= size:
+            self._texts_waiting += len(text)
             self._texts.append((channel, text))
             self._wake.set()
 
@@ -175,6 +179,17 @@ class StateWriter:
         self._again.update((module, None) for module, _, _ in self._changes)
         self._changes.clear()
         self._texts.clear()
+        self._waiting = self._texts_waiting = 0
+
+    def _coalesce(self) -> None:
+        newest = {(module, key): value for module, key, value in self._changes}
+        changes = [(module, key, value) for (module, key), value in newest.items()]
+        waiting = sum(map(len, newest.values()))
+        # Not at each change, if that many stay: then write their modules whole instead.
+        if len(changes) > COALESCE or waiting > MAX_WAITING // 2:
+            self._again.update((module, None) for module, _, _ in changes)
+            changes, waiting = [], 0
+        self._changes, self._waiting = changes, waiting
 
     def _has_work(self) -> bool:
         return bool(self._changes or self._texts or self._again or self._removed)
@@ -191,7 +206,8 @@ class StateWriter:
 
     async def _write_changes(self) -> None:
         changes, self._changes = self._changes[:BATCH], self._changes[BATCH:]
-        texts, self._texts = self._texts, []
+        self._waiting -= sum(len(value) for _, _, value in changes)
+        texts, self._texts, self._texts_waiting = self._texts, [], 0
         try:
             async with self._redis.pipeline(transaction=False) as pipe:
                 for module, key, value in changes:
@@ -244,6 +260,7 @@ class StateWriter:
         module = next(iter(self._removed))
         # Written later, what still waits would bring the module back.
         self._changes = [change for change in self._changes if change[0] != module]
+        self._waiting = sum(len(value) for _, _, value in self._changes)
         gone = cast(list[bytes], await self._redis.hkeys(keys.status(module)))
         async with self._redis.pipeline(transaction=False) as pipe:
             pipe.delete(keys.status(module), keys.interface(module))
@@ -262,7 +279,9 @@ class StateWriter:
             self._unread.discard(module)
             state = self._modules[module]
             for key, value in found.items():
-                state.setdefault(key.decode("utf-8", "replace"), value)
+                name = key.decode("utf-8", "replace")
+                if name not in state:
+                    state.put(name, value)
 
 
 def _write_value(pipe: Pipeline, module: str, key: str, value: bytes) -> None:

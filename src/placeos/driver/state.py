@@ -13,10 +13,45 @@ from placeos.driver.schema import encode
 
 MAX_VALUE = 1024 * 1024  # bytes of JSON in one value
 MAX_KEY = 1024  # characters of a key
+MAX_STATE = 8 * 1024 * 1024  # bytes of all keys and values of a module, as `Held` counts them
 
 NULL = b"null"
 Changes = list[tuple[str, bytes]]
 Publish = Callable[[Changes], None]
+
+
+class Held(dict[str, bytes]):
+    """The values of one module as JSON, by key, and whether there is room for more of them.
+
+    The whole state has to fit into one frame: a module that starts anew is given it.
+    """
+
+    def __init__(self, texts: Mapping[str, bytes] = {}) -> None:
+        super().__init__()
+        self._size = 0
+        for key, text in texts.items():
+            self.put(key, text)
+
+    def put(self, key: str, text: bytes) -> bool:
+        """Set a value, or with JSON null remove it. False: there is no room for it.
+
+        That a device is connected can always be said.
+        """
+        old = self.get(key)
+        size = self._size - (_cost(key, old) if old is not None else 0)
+        if text != NULL:
+            size += _cost(key, text)
+            if size > MAX_STATE and size > self._size and key != "connected":
+                return False
+            self[key] = text
+        else:
+            self.pop(key, None)
+        self._size = size
+        return True
+
+
+def _cost(key: str, text: bytes) -> int:
+    return len(text) + 6 * len(key) + 32  # a character takes up to 6 bytes of JSON
 
 
 class State:
@@ -27,7 +62,7 @@ class State:
     def __init__(self, publish: Publish, inherited: Mapping[str, bytes]) -> None:
         self._loop = asyncio.get_running_loop()
         self._publish = publish
-        self._texts: dict[str, bytes] = dict(inherited)
+        self._texts = Held(inherited)
         self._before: dict[str, bytes] = {}  # changed keys, with what was last published
 
     def __contains__(self, key: str) -> bool:
@@ -51,18 +86,19 @@ class State:
         text = encode(value)
         if len(text) > MAX_VALUE:
             raise DriverError(f"the value of '{key}' has {len(text)} bytes, more than {MAX_VALUE}")
-        if not key or len(key) > MAX_KEY:
-            raise DriverError(f"a state key has 1 to {MAX_KEY} characters")
         old = self._texts.get(key, NULL)
         if text == old:
             return
+        if not key or len(key) > MAX_KEY:
+            raise DriverError(f"a state key has 1 to {MAX_KEY} characters")
+        encode(key)  # refuses half characters
+        if not self._texts.put(key, text):
+            raise DriverError(
+                f"no room for '{key}': a module's state has at most {MAX_STATE} bytes"
+            )
         if not self._before:
             self._loop.call_soon(self.flush)
         self._before.setdefault(key, old)
-        if text == NULL:
-            del self._texts[key]
-        else:
-            self._texts[key] = text
 
     def signal(self, key: str) -> None:
         """Publish the present value (or that there is none) again, without a change."""

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Raw
 
 from placeos.driver.calls import Call, present
-from placeos.driver.errors import Busy, RemoteError
+from placeos.driver.errors import Busy, DriverError, RemoteError
 from placeos.driver.state import Changes
 from placeos.wire.errors import CallError
 from placeos.wire.frame import Clearance, Command, Header
@@ -30,6 +30,7 @@ from placeos.wire.messages import (
 
 _encode = msgspec.json.encode
 _SETTING_TIMEOUT = 10.0  # seconds
+MAX_TEXT = 1024 * 1024  # characters of a text for a channel
 _BATCH = 4 * 1024 * 1024  # bytes of JSON in one STATE frame
 
 OnValue = Callable[[bytes], None]
@@ -89,7 +90,9 @@ class Upstream:
         self._link.send(Header(Command.LOG, module=module), _encode(LogLine(level, text)))
 
     def publish(self, module: str, channel: str, text: str) -> None:
-        """Send text on a channel. Raises Busy."""
+        """Send text on a channel. Raises Busy; DriverError for one that is too long."""
+        if len(text) > MAX_TEXT:
+            raise DriverError(f"a text for a channel has at most {MAX_TEXT} characters")
         if self._congested():
             raise Busy("core does not keep up with what is published")
         self._link.send(Header(Command.PUBLISH, module=module), _encode(Publish(channel, text)))

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from placeos.model.module import Module
+from placeos.state import keys
 from placeos.wire.errors import CallError, Failure
 
 
@@ -36,6 +37,20 @@ async def test_a_crash_restarts_the_modules_and_keeps_their_state(
     assert await call(module, "pid") != pid  # it waited for the restart
     await becomes(module, "kept", 7)
     await until(lambda: has_error(module, True))
+
+
+async def test_a_module_starts_however_much_state_was_left(building, core, call, redis, until):
+    """More than a frame holds, as drivers could set once: what is too much is removed."""
+    module = await building.new_module(running=False)
+    for number in range(20):
+        await redis.hset(keys.status(module.id), f"k{number}", b'"' + b"x" * 1_000_000 + b'"')
+    await building.change(Module, module.id, running=True)
+    assert await call(module, "greet") == "hello"
+
+    async def less() -> bool:
+        return await redis.hlen(keys.status(module.id)) < 15
+
+    await until(less)
 
 
 async def test_other_drivers_do_not_notice_a_crash_or_a_block(
