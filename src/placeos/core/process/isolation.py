@@ -7,9 +7,11 @@ clears away afterwards.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
 import logging
 import os
-import shutil
+import secrets
 import tempfile
 import zlib
 from collections.abc import Iterable
@@ -26,6 +28,37 @@ USERS: Final = range(61_184, 65_520)
 without a user. Where two get the same, the other walls still stand between them."""
 
 
+def remove(folder: Path) -> None:
+    """Remove a folder with all that a driver may have made in it, however deep and locked up.
+
+    `shutil.rmtree` descends by recursion, which a deep enough tree ends with an error. Here what
+    lies deeper is moved up, so that no path gets long. What cannot be removed is left.
+    """
+    numbers, mark = itertools.count(), secrets.token_hex(8)  # no name that is there already
+    waiting = [folder] if folder.is_dir() and not folder.is_symlink() else []
+    while waiting:
+        here = waiting.pop()
+        with contextlib.suppress(OSError):
+            here.chmod(0o700)
+        deeper = []
+        with contextlib.suppress(OSError), os.scandir(here) as entries:
+            for entry in entries:
+                with contextlib.suppress(OSError):
+                    if not entry.is_dir(follow_symlinks=False):
+                        os.unlink(entry.path)  # noqa: PTH108 - there may be many
+                    elif here == folder:
+                        deeper.append(Path(entry.path))
+                    else:
+                        Path(entry.path).chmod(0o700)  # moving it changes it
+                        deeper.append(Path(entry.path).rename(folder / f"{mark}-{next(numbers)}"))
+        if here != folder:
+            with contextlib.suppress(OSError):
+                here.rmdir()
+        waiting += deeper
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+
+
 class Cell:
     """What belongs to one driver process, from before its start until after its end."""
 
@@ -38,7 +71,7 @@ class Cell:
     def clear(self) -> None:
         """The process is gone. Blocks: for a thread."""
         self.group.remove()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        remove(self._folder)
 
 
 class Isolation:
@@ -53,8 +86,8 @@ class Isolation:
 
     def open(self) -> None:
         """Clear away what a predecessor left. Blocks: for a thread."""
-        shutil.rmtree(self._work, ignore_errors=True)
-        self._work.mkdir(parents=True)
+        remove(self._work)
+        self._work.mkdir(parents=True, exist_ok=True)
         self._work.chmod(0o711 if os.geteuid() == 0 else 0o700)
         self._groups.open()
 
