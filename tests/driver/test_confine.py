@@ -22,6 +22,11 @@ from placeos.driver.confinement.confine import Confine, confine
 
 asked, path, outside, victim = json.loads(sys.argv[1])
 parent = os.getpid()
+listener = socket.socket()
+listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+listener.bind(("127.0.0.1", 0))
+listener.listen()
+service = listener.getsockname()
 child = os.fork()
 if child:
     sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
@@ -77,6 +82,28 @@ attempt("limits of others", resource.prlimit, parent, resource.RLIMIT_NOFILE, (1
 attempt("priority of others", os.setpriority, os.PRIO_USER, 0, 19)
 attempt("ptrace", lambda: ctypes.CDLL(None).ptrace(16, victim, 0, 0))
 attempt("local socket", socket.socket, socket.AF_UNIX)
+def share_a_port():
+    thief = socket.socket()
+    thief.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    thief.bind(service)
+    thief.listen()
+
+def reuse_an_address():
+    own = socket.socket()
+    own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    own.bind(("127.0.0.1", 0))
+
+def signal_for_a_file():
+    fcntl.fcntl(os.pipe()[0], fcntl.F_SETOWN, parent)
+
+def datagrams():
+    socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)[0].sendto(b"x", outside + "/socket")
+
+attempt("port of others", share_a_port)
+attempt("own port", reuse_an_address)
+attempt("signal for a file", signal_for_a_file)
+attempt("socket file", datagrams)
+attempt("socket pair", socket.socketpair)
 attempt("lock", lambda: fcntl.flock(tempfile.TemporaryFile(), fcntl.LOCK_UN))
 attempt("memory in a file", os.memfd_create, "x")
 attempt("socket", socket.socket)
@@ -194,6 +221,20 @@ def test_what_drivers_need_works(found, name):
     assert found.outcome(name) == "done", found.text(name)
 
 
+def test_no_part_of_what_a_service_is_sent(found):
+    """A second listener at its port would get every other connection, with its passwords."""
+    found.needs("system calls")
+    assert "Protocol not available" in found.text("port of others")
+    assert found.outcome("own port") == "done", found.text("own port")
+
+
+def test_no_way_round_by_sockets_or_files(found):
+    found.needs("system calls")
+    assert "not supported" in found.text("socket file")
+    assert found.outcome("socket pair") == "done"
+    assert found.outcome("signal for a file") in DENIED
+
+
 def test_temporary_files_are_in_its_own_folder(found):
     assert "/own/" in found.text("own folder")
 
@@ -259,8 +300,26 @@ def test_filters_of_all_processors(machine, programs):
     clone = _number(machine, "clone")
     assert _decide(code, machine, clone, 0x3D0F00) == seccomp._ALLOW  # a thread
     assert (_decide(code, machine, clone, 0x11) == seccomp._ALLOW) is programs
+    for options, result in _with_arguments(machine).items():
+        assert (_decide(code, machine, *options) == seccomp._ALLOW) is result, options
     other = "aarch64" if machine == "x86_64" else "x86_64"
     assert _decide(code, other, 0) == seccomp._KILL
+
+
+def _with_arguments(machine: str) -> dict[tuple[int, ...], bool]:
+    """Calls with their arguments, and whether they are allowed."""
+    pair, option, control = ((53, 54, 72), (199, 208, 25))[_column(machine)]
+    return {
+        (pair, 1, socket.SOCK_STREAM): True,
+        (pair, 1, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK): True,
+        (pair, 1, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC): False,
+        (option, 3, socket.SOL_SOCKET, socket.SO_REUSEADDR): True,
+        (option, 3, socket.SOL_SOCKET, socket.SO_REUSEPORT): False,
+        (option, 3, socket.IPPROTO_TCP, 15): True,
+        (control, 3, 4): True,
+        (control, 3, 8): False,
+        (control, 3, 15): False,
+    }
 
 
 def _column(machine: str) -> int:

@@ -36,6 +36,13 @@ _ERRNO: Final = 0x00050000
 
 _CLONE_THREAD: Final = 0x00010000
 _PR_SET_PDEATHSIG: Final = 1
+_SET_OWNER: Final = (8, 15)  # F_SETOWN, F_SETOWN_EX of fcntl: who gets a signal for a file
+_SET_OWNER_IOCTL: Final = (0x8901, 0x8902)  # FIOSETOWN, SIOCSPGRP: the same
+_SOCKET: Final = 1  # SOL_SOCKET
+_REUSE_PORT: Final = 15  # SO_REUSEPORT: to take part of what a service of the same user is sent
+_PAIRS: Final = tuple(
+    kind | flags for kind in (1, 5) for flags in (0, 0x800, 0x80000, 0x80800)
+)  # streams and packets; a pair of datagram sockets could send to any socket file
 _FAMILIES: Final = (2, 10, 16)  # sockets: IPv4, IPv6, netlink (getaddrinfo lists interfaces)
 
 _PROGRAMS: Final = {
@@ -130,7 +137,14 @@ def assemble(machine: str, pid: int, *, programs: bool, chmod: bool) -> list[Ins
     one_process = [(_LOAD, 0, 0, _ARGUMENTS), (_IF_EQUAL, 1, 0, 0), _refuse(errno.EPERM)]
     code += _on((141, 140)[column], [*one_process, *_among(1, (0, pid))])  # setpriority
     code += _on((41, 198)[column], _among(0, _FAMILIES, errno.EAFNOSUPPORT))  # socket
-    code += _on((157, 167)[column], _not(_PR_SET_PDEATHSIG))  # prctl
+    code += _on((53, 199)[column], _among(1, _PAIRS, errno.EAFNOSUPPORT))  # socketpair
+    code += _on((157, 167)[column], _not(0, (_PR_SET_PDEATHSIG,)))  # prctl
+    code += _on((72, 25)[column], _not(1, _SET_OWNER))  # fcntl
+    code += _on((16, 29)[column], _not(1, _SET_OWNER_IOCTL))
+    # setsockopt; libraries go on without it where a system does not know it
+    port = _not(2, (_REUSE_PORT,), errno.ENOPROTOOPT)
+    level = [(_LOAD, 0, 0, _ARGUMENTS + 8), (_IF_EQUAL, 1, 0, _SOCKET), (_RETURN, 0, 0, _ALLOW)]
+    code += _on((54, 208)[column], [*level, *port])
     return [*code, (_RETURN, 0, 0, _ALLOW)]
 
 
@@ -161,10 +175,8 @@ def _if_set(bits: int) -> list[Instruction]:
     ]
 
 
-def _not(value: int) -> list[Instruction]:
-    return [
-        (_LOAD, 0, 0, _ARGUMENTS),
-        (_IF_EQUAL, 0, 1, value),
-        _refuse(errno.EPERM),
-        (_RETURN, 0, 0, _ALLOW),
-    ]
+def _not(argument: int, values: tuple[int, ...], number: int = errno.EPERM) -> list[Instruction]:
+    """Refused if an argument (its lower half) is one of these."""
+    tests = [(_IF_EQUAL, len(values) - place, 0, value) for place, value in enumerate(values)]
+    load = (_LOAD, 0, 0, _ARGUMENTS + 8 * argument)
+    return [load, *tests, (_RETURN, 0, 0, _ALLOW), _refuse(number)]
