@@ -39,6 +39,54 @@ async def test_a_crash_restarts_the_modules_and_keeps_their_state(
     await until(lambda: has_error(module, True))
 
 
+LEAVERS = """
+    import asyncio, os, socket
+    from placeos.driver import Logic
+
+    class Leaver(Logic):
+        async def leave(self, how: str) -> None:
+            asyncio.get_running_loop().call_soon(getattr(self, f"_{how}"))
+            await asyncio.sleep(60)
+
+        def _interrupt(self):
+            raise KeyboardInterrupt
+
+        def _exit(self):
+            raise SystemExit(3)
+
+        def _unlink(self):
+            self._module._upstream._link.abort(ConnectionError("no more"))
+
+        def _close(self):
+            os.closerange(3, 100)
+"""
+
+
+@pytest.mark.parametrize(
+    ("how", "told"),
+    [
+        ("interrupt", "ended with status 1"),
+        ("exit", "ended with status 3"),
+        ("unlink", "closed its link to core"),
+        ("close", ""),
+    ],
+)
+async def test_how_a_process_ended_is_told(building, core, call, until, how, told):
+    """And not that core killed it for it."""
+    building.write(f"{how}.py", LEAVERS)
+    module = await building.new_module(driver=await building.new_driver(f"{how}.py"))
+    with pytest.raises(CallError):
+        await call(module, "leave", how)
+
+    def death() -> str:
+        lines = [line for line in core.log().splitlines() if "driver process died" in line]
+        return next((line for line in lines if f"{how}.py" in line), "")
+
+    line = await until(death)
+    assert f'"reason": "{told}' in line
+    assert "SIGKILL" not in line
+
+
 async def test_a_module_starts_however_much_state_was_left(building, core, call, redis, until):
     """More than a frame holds, as drivers could set once: what is too much is removed."""
     module = await building.new_module(running=False)

@@ -33,6 +33,7 @@ STACK_AFTER: Final = 3.0  # seconds of loading after which its stack is asked fo
 BACKOFF: Final = (0.2, 60.0)  # seconds: first and longest pause before a restart
 BUILD_RETRY: Final = 300.0  # seconds before an environment that failed to build is tried again
 HEALTHY: Final = 60.0  # seconds of running after which the pause starts small again
+LAST_WORDS: Final = 0.5  # seconds between the end of a process and that of its link
 TERMINATE_TIMEOUT: Final = 1.6  # seconds for a process to end its modules and itself
 
 
@@ -207,7 +208,10 @@ class DriverProcess:
             self._on.process_ready(self, defaults)
             ends: list[asyncio.Future[Any]] = [child.exited, link.closed]
             await asyncio.wait(ends, return_when="FIRST_COMPLETED")
-            await asyncio.wait([link.closed], timeout=0.5)  # read what it said last
+            # Read what it said last; and learn how it ended, not that it was killed for it.
+            await asyncio.wait(ends, timeout=LAST_WORDS)
+            if not child.exited.done() or child.exited.result() == 0:
+                child.kill("closed its link to core")
         except OSError as error:
             self._unusable(f"the link to the driver process failed: {error}")
         finally:
