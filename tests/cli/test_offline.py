@@ -12,7 +12,7 @@ import time
 import pytest
 
 from placeos.cli import session as sessions
-from placeos.cli.output import CliError
+from placeos.cli.output import CliError, complain, harmless, print_table
 from placeos.cli.session import Session
 
 
@@ -157,3 +157,15 @@ def test_a_host_that_is_no_name_is_refused_before_anything_starts(tmp_path, host
     assert outcome.returncode == 2
     assert "is no name of a machine" in outcome.stderr
     assert not (tmp_path / "data").exists()
+
+
+def test_no_text_of_a_driver_steers_the_terminal(capsys):
+    bad = "\x1b[2J\x1b]0;title\x07\rred\x9b31m"
+    shown = "\\x1b[2J\\x1b]0;title\\x07\\x0dred\\x9b31m"
+    assert harmless(bad) == shown
+    assert harmless("zwei\n\tZeilen, ü") == "zwei\n\tZeilen, ü"
+    print_table(["REASON"], [[bad]], empty="")
+    complain(CliError(bad, hint=bad))
+    told = capsys.readouterr()
+    assert shown in told.out
+    assert told.err.count(shown) == 2

@@ -10,7 +10,7 @@ import msgspec
 import typer
 
 from placeos.cli.options import ApiKey, AsJson, Url, connect
-from placeos.cli.output import ASKED_WRONGLY, CliError, print_json, print_table, segment
+from placeos.cli.output import ASKED_WRONGLY, CliError, harmless, print_json, print_table, segment
 
 if TYPE_CHECKING:
     from placeos.cli.client import Client
@@ -124,4 +124,4 @@ def _print(job: Job, text: str, as_json: bool) -> None:
         line = {"job": job.id, "node": job.node, "title": job.title, "line": text}
         typer.echo(msgspec.json.encode(line).decode())
     else:
-        typer.echo(f"{job.node}  {job.title}: {text}")
+        typer.echo(harmless(f"{job.node}  {job.title}: {text}"))

@@ -28,14 +28,25 @@ class CliError(Exception):
         self.exit_code = exit_code
 
 
+_CONTROLS = {n: f"\\x{n:02x}" for n in (*range(32), *range(127, 160)) if chr(n) not in "\n\t"}
+
+
+def harmless(text: str) -> str:
+    """Text for a terminal: what would move its cursor, colour it or clear it is shown instead.
+
+    Errors and values come from drivers and their devices.
+    """
+    return text.translate(_CONTROLS)
+
+
 def complain(error: CliError) -> None:
     """Print an error, and what to do about it, on standard error."""
     from rich.console import Console
 
     console = Console(stderr=True, soft_wrap=True)
-    console.print(f"Error: {error}", style="red", markup=False, highlight=False)
+    console.print(harmless(f"Error: {error}"), style="red", markup=False, highlight=False)
     if error.hint:
-        console.print(error.hint, markup=False, highlight=False)
+        console.print(harmless(error.hint), markup=False, highlight=False)
 
 
 def print_json(value: Any) -> None:
@@ -61,7 +72,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, empty:
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*(Text(cell, _style(cell)) for cell in row))
+        table.add_row(*(Text(harmless(cell), _style(cell)) for cell in row))
     console.print(table)
 
 

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import typer
 
 from placeos.cli.options import ApiKey, AsJson, Url, connect
-from placeos.cli.output import ASKED_WRONGLY, CliError, print_json, print_table, segment, show
+from placeos.cli.output import (
+    ASKED_WRONGLY,
+    CliError,
+    harmless,
+    print_json,
+    print_table,
+    segment,
+    show,
+)
 
 FREE_ARGUMENTS = {"ignore_unknown_options": True}
 """Lets -5 be an argument of a function."""
@@ -88,7 +97,8 @@ def execute(
     if as_json:
         print_json(value)
     else:
-        typer.echo(show(value))
+        text = show(value)
+        typer.echo(harmless(text) if sys.stdout.isatty() else text)
 
 
 def watch(

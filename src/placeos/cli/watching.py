@@ -14,7 +14,7 @@ import msgspec
 import picows
 
 from placeos.cli.client import Client
-from placeos.cli.output import CliError, segment, show
+from placeos.cli.output import CliError, harmless, segment, show
 
 _LOOK_AGAIN = 3.0
 """Seconds between looks for modules and values that are new."""
@@ -113,7 +113,7 @@ class _Printer:
             text = msgspec.json.encode(Change(now, module, key, value)).decode()
         else:
             clock = time.strftime("%H:%M:%S", time.localtime(now))
-            text = f"{clock}  {module}.{key} = {show(value)}"
+            text = harmless(f"{clock}  {module}.{key} = {show(value)}")
         self._print(text)
 
     def _print(self, text: str) -> None:
