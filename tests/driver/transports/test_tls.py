@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import os
+import json
 import re
 import ssl
+import subprocess
+import sys
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -18,6 +20,21 @@ from placeos.driver.errors import InvalidSettings
 from placeos.driver.testing import CallError, ScriptedDevice, drive
 from placeos.driver.transports import TCP, tls
 from placeos.wire.frame import Command, Header
+
+CONFINED = """
+import json, os, sys
+from msgspec import Raw
+from placeos.driver.confinement.confine import Confine, confine
+from placeos.driver.transports import tls
+from placeos.driver.transports.base import Address
+
+folder, texts = json.loads(sys.argv[1])
+parent = os.getpid()
+if child := os.fork():
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+confine(Confine(folder=folder), folder + "/driver.py", parent)
+tls.context_of(Address(settings={name: Raw(json.dumps(text)) for name, text in texts.items()}))
+"""
 
 
 @asynccontextmanager
@@ -213,17 +230,22 @@ def test_key_with_a_password(at, own):
         tls.context_of(at(1, settings=settings))
 
 
-@pytest.mark.parametrize("memory", [True, False])
-def test_no_key_is_left_in_a_file(at, identity, tmp_path, monkeypatch, memory):
+def test_no_key_is_left_in_a_file(at, identity, tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    if not memory:
-        monkeypatch.delattr(os, "memfd_create")
     client = identity("client")  # a new one: nothing comes from the cache
     before = {entry.name for entry in Path("/proc/self/fd").iterdir()}
     settings = {"https_client_cert": client.certificate, "https_private_key": client.key}
     tls.context_of(at(1, settings=settings))
     assert not list(tmp_path.iterdir())
     assert {entry.name for entry in Path("/proc/self/fd").iterdir()} <= before
+
+
+def test_confined_process_shows_a_certificate(identity, tmp_path):
+    client = identity("client")
+    texts = {"https_client_cert": client.certificate, "https_private_key": client.key}
+    given = json.dumps([str(tmp_path), texts])
+    done = subprocess.run([sys.executable, "-P", "-c", CONFINED, given], capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
 
 
 @pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning")

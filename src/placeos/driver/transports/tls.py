@@ -18,7 +18,6 @@ import hmac
 import os
 import re
 import ssl
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, lru_cache
@@ -169,9 +168,9 @@ def _load(context: ssl.SSLContext, certificate: str, key: str) -> None:
     def refuse() -> str:  # without it OpenSSL would ask at the terminal
         raise ValueError("'https_private_key': the key is protected by a password")
 
-    with _file(f"{certificate}\n{key}\n".encode()) as path:
+    with _file(certificate) as chain, _file(key) as own:
         try:
-            context.load_cert_chain(path, password=refuse)
+            context.load_cert_chain(chain, own, password=refuse)
         except ssl.SSLError as error:
             raise ValueError(
                 "'https_client_cert' and 'https_private_key': not a PEM certificate with its "
@@ -180,19 +179,21 @@ def _load(context: ssl.SSLContext, certificate: str, key: str) -> None:
 
 
 @contextlib.contextmanager
-def _file(content: bytes) -> Iterator[str]:
-    """A path to read `content` from, for OpenSSL takes nothing else; never on a disk where
-    the system can do without."""
-    if hasattr(os, "memfd_create"):
-        with os.fdopen(os.memfd_create("key"), "wb") as memory:
-            memory.write(content)
-            memory.flush()
-            yield f"/proc/self/fd/{memory.fileno()}"
-        return
-    with tempfile.NamedTemporaryFile() as file:  # 0600
-        file.write(content)
-        file.flush()
-        yield file.name
+def _file(text: str) -> Iterator[str]:
+    """A path to read `text` from, once, for OpenSSL takes nothing else: that of a pipe, so that
+    no key comes to lie on a disk. (Files in memory are not for confined processes.)"""
+    reader, writer = os.pipe()
+    try:
+        content = text.encode()
+        try:
+            os.set_blocking(writer, False)
+            if os.write(writer, content) != len(content):  # 64 KiB fit
+                raise ValueError("'https_client_cert' or 'https_private_key': it is too long")
+        finally:
+            os.close(writer)
+        yield f"/dev/fd/{reader}"
+    finally:
+        os.close(reader)
 
 
 class _Pinned(ssl.SSLContext):
