@@ -13,13 +13,7 @@ from placeos.driver.health import Health
 from placeos.driver.inbox import Inbox
 from placeos.driver.log import ModuleLogger
 from placeos.driver.sender import Sender
-from placeos.driver.transports.base import (
-    Address,
-    Author,
-    Framed,
-    Transport,
-    makes_and_breaks,
-)
+from placeos.driver.transports.base import Address, Author, Framed, Transport, makes_and_breaks
 from placeos.driver.transports.connector import Connector
 from placeos.driver.transports.idle import Idle
 
@@ -182,6 +176,13 @@ class Device:
             if entry in self._wanted:
                 self._wanted.remove(entry)
 
+    def hang_up(self, reason: str) -> None:
+        """Drop the connection. Nothing more is written to it, though it takes a moment to end."""
+        if self.connector.connection is not None:
+            self._sender.cause = reason
+            self._sender.set_gate(Gate.CLOSED)
+        self.connector.drop(reason)
+
     def set_connected(self, online: bool, reason: str) -> None:
         """The driver knows better whether the device is there."""
         if not online:
@@ -286,7 +287,7 @@ class Device:
         if self._sender.busy or self._login is not None or self._wanted:
             self._idle.start()
         else:
-            self.connector.drop("nothing more to say")
+            self.hang_up("nothing more to say")
 
     def _quiet(self) -> None:
         reason = "the device fell silent"

@@ -136,7 +136,7 @@ class Reach:
     def disconnect(self, reason: str) -> None:
         """Drop the connection."""
         if self._device is not None:
-            self._device.connector.drop(reason)
+            self._device.hang_up(reason)
 
     def set_connected(self, online: bool, reason: str) -> None:
         """The driver knows better whether the device is there."""

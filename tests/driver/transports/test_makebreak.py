@@ -49,6 +49,11 @@ PROJECTOR = """
             reply = await self.ask("last")
             self.disconnect()
             return reply
+
+        async def hang_up_and_ask(self, what: str, wait: bool = True) -> str:
+            self.disconnect()
+            reply = await self.send(what, retries=0, wait=wait)
+            return reply.decode()
 """
 
 
@@ -101,6 +106,19 @@ async def test_driver_that_hangs_up(write_driver, device):
             assert await module.exec("hang_up") == "ok"
             await device.expect_connection(number)
             await device.should_hang_up()
+
+
+async def test_what_comes_while_it_hangs_up_goes_out_on_the_next_connection(write_driver, device):
+    """As when a command comes in the moment in which the last one is a second ago."""
+    device.answers(b"last\r", b"ok\r")
+    async with projector(write_driver, device) as module:
+        await module.exec("ask", "last")
+        assert await module.exec("hang_up_and_ask", "last") == "ok"
+        assert device.connections == 2
+        await module.exec("hang_up_and_ask", "unasked", False)
+        await device.expect_connection(3)
+        await device.should_send(b"unasked\r")
+        assert not module.core.saw("connected", False)
 
 
 async def test_device_that_is_away(write_driver, device):
