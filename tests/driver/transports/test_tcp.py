@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 
 import pytest
@@ -29,6 +30,27 @@ async def test_device_that_takes_nothing_is_dropped(connect, at):
                 break
             await asyncio.sleep(0)
         await told.has("lost: the device does not take what is sent")
+    server.close()
+
+
+async def test_device_that_negotiates_for_ever_and_takes_nothing_is_dropped(connect, at):
+    """Each change of mind is answered, and the answers are no more than what is sent may be."""
+    sent = 0
+
+    async def undecided(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        writer.transport.pause_reading()
+        with contextlib.suppress(ConnectionError):
+            while sent < 100 * MAX_UNSENT:
+                writer.write(b"\xff\xfd\x00\xff\xfe\x00" * 10_000)  # do it, do it not
+                await writer.drain()
+                sent += 60_000
+
+    server = await asyncio.start_server(undecided, "127.0.0.1", 0)
+    spec = TCP(port=1, ends_with=b"\r", telnet=True)
+    async with connect(at(server.sockets[0].getsockname()[1]), spec) as (_, told):
+        await told.has("lost: the device does not take what is sent")
+        assert sent < 100 * MAX_UNSENT
     server.close()
 
 

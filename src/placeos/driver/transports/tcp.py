@@ -199,6 +199,8 @@ class TelnetConnection(Connection):
         out, self._telnet.out = self._telnet.out, bytearray()
         if out and self._transport is not None:
             self._transport.write(bytes(out))
+            if self._transport.get_write_buffer_size() > MAX_UNSENT:
+                self.drop(TAKES_NOTHING)
 
 
 def _tune(sock: socket.socket | None) -> None:
