@@ -252,3 +252,26 @@ def test_a_reply_that_clears_the_queue(run):
             await waiting
 
     run(scene)
+
+
+def test_a_thousand_commands_that_cannot_be_written(run):
+    """One fails after the other, as when the device takes nothing any more."""
+
+    async def scene(wire: Wire) -> None:
+        def refuse(data: Any) -> None:
+            if data != b"first":
+                raise Offline("it takes nothing")
+
+        wire.answer = refuse
+        wire.sender.set_gate(Gate.OPEN)
+        first = wire.send(b"first")
+        others = [wire.send(b"x") for _ in range(1000)]
+        await asyncio.sleep(1)
+        assert wire.sender.offer(b"ok")
+        assert await first == b"ok"
+        ends = await asyncio.gather(*others, return_exceptions=True)
+        assert {type(end) for end in ends} == {Offline}
+        assert not wire.sender.busy
+        assert wire.told == ["idle"]
+
+    run(scene)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -130,9 +131,11 @@ class Sender:
     def _perform(self, actions: Iterable[Action]) -> None:
         silent = False
         ended = False
-        for action in actions:
+        waiting = deque(actions)
+        while waiting:
+            action = waiting.popleft()
             if isinstance(action, Write):
-                self._put(action.command)
+                waiting.extend(self._put(action.command))
                 continue
             ended = True
             future = self._waiting.pop(action.command, None)
@@ -149,7 +152,8 @@ class Sender:
         if ended and self._on_idle is not None and not self._queue.busy:
             self._on_idle()
 
-    def _put(self, command: Command) -> None:
+    def _put(self, command: Command) -> list[Action]:
+        """Write it; what follows if that fails (the next one is written, which may fail too)."""
         if command.attempts == 1:
             command.heard = self._heard
         try:
@@ -161,7 +165,8 @@ class Sender:
             future = self._waiting.pop(command, None)
             if future is not None and not future.done():
                 future.set_exception(error)
-            self.fail(command, error)
+            return self._queue.fail(command, error, self._loop.time())
+        return []
 
     def _arm(self) -> None:
         wake_at = self._queue.wake_at
