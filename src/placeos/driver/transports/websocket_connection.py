@@ -53,6 +53,7 @@ async def connect(
             extra_headers=headers,
             proxy=settings.proxy_url(credentials=True),
             websocket_handshake_timeout=None,  # the connector has one
+            enable_auto_pong=False,  # it would do so without an end
             enable_auto_ping=spec.ping > 0,
             auto_ping_idle_timeout=spec.ping,
             auto_ping_reply_timeout=min(spec.ping_timeout, spec.ping),
@@ -148,8 +149,11 @@ class Connection(picows.WSListener):
         if isinstance(data, str):
             kind, data = WSMsgType.TEXT, data.encode()
         self._log.wire("sent", data)
-        self._transport.send(kind, data)
-        if self._transport.underlying_transport.get_write_buffer_size() > MAX_UNSENT:
+        self._send(self._transport, kind, data)
+
+    def _send(self, transport: WSTransport, kind: WSMsgType, data: bytes) -> None:
+        transport.send(kind, data)
+        if transport.underlying_transport.get_write_buffer_size() > MAX_UNSENT:
             self.drop("the device does not take what is sent")
 
     def drop(self, reason: str) -> None:
@@ -179,6 +183,8 @@ class Connection(picows.WSListener):
         kind = frame.msg_type
         if kind is WSMsgType.CLOSE:
             self._closed(frame.get_payload_as_bytes())
+        elif kind is WSMsgType.PING:
+            self._send(transport, WSMsgType.PONG, frame.get_payload_as_bytes())
         elif kind in _DATA:
             self._assemble(kind, frame)
 

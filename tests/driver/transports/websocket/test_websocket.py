@@ -136,6 +136,12 @@ async def test_device_that_takes_nothing_is_dropped(open_transport, raw_server):
         assert await opened.reason() == "the device does not take what is sent"
 
 
+async def test_device_that_pings_for_ever_and_takes_nothing_is_dropped(open_transport, raw_server):
+    async with raw_server(frame(9, b"x" * 125) * 200_000) as uri:
+        opened = await open_transport(WebSocket(), uri=uri)
+        assert await opened.reason() == "the device does not take what is sent"
+
+
 async def test_headers_of_driver_and_settings(peer, open_transport):
     class Author:
         async def websocket_headers(self):
