@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 _log = logging.getLogger("placeos.driver.websocket")
 _log.setLevel(logging.CRITICAL)  # picows logs each connection, and the device's mistakes as ours
 
+AT_A_TIME: Final = 64 * 1024
+"""Bytes the system keeps unread, or thereabouts: picows takes all there are at once, millions of
+frames if they are small, before others have their turn."""
+
 _DATA: Final = (WSMsgType.TEXT, WSMsgType.BINARY, WSMsgType.CONTINUATION)
 
 
@@ -84,6 +88,7 @@ async def _connected(host: str, port: int) -> socket.socket:
     for family, kind, protocol, _, place in found:
         made = socket.socket(family, kind, protocol)
         made.setblocking(False)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, AT_A_TIME)
         try:
             await loop.sock_connect(made, place)
         except OSError as error:

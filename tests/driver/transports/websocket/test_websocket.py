@@ -9,6 +9,7 @@ import pytest
 
 from placeos.driver.errors import DriverError
 from placeos.driver.transports.websocket import WebSocket
+from placeos.driver.transports.websocket_connection import AT_A_TIME
 
 
 def frame(opcode: int, payload: bytes, *, fin: bool = True, rsv: int = 0) -> bytes:
@@ -140,6 +141,18 @@ async def test_device_that_pings_for_ever_and_takes_nothing_is_dropped(open_tran
     async with raw_server(frame(9, b"x" * 125) * 200_000) as uri:
         opened = await open_transport(WebSocket(), uri=uri)
         assert await opened.reason() == "the device does not take what is sent"
+
+
+async def test_flood_of_empty_messages_leaves_the_others_their_turn(open_transport, raw_server):
+    count = 1_000_000
+    async with raw_server(frame(1, b"") * count) as uri:
+        opened = await open_transport(WebSocket(), uri=uri)
+        most = before = len(opened.messages)
+        async with asyncio.timeout(60):
+            while before < count:
+                await asyncio.sleep(0)
+                most, before = max(most, len(opened.messages) - before), len(opened.messages)
+        assert most <= AT_A_TIME  # messages of two bytes: the system keeps twice what it is told
 
 
 async def test_headers_of_driver_and_settings(peer, open_transport):
