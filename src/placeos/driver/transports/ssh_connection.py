@@ -27,6 +27,7 @@ SESSIONS: Final = 4  # commands that run at once beside the shell
 MISSED: Final = 3  # keep-alives without an answer after which a device is lost
 SCREEN: Final = (250, 250)  # columns and lines; wide and high, so that little is wrapped or paged
 METHODS: Final = "publickey,password,keyboard-interactive"
+AT_A_TIME: Final = 32 * 1024  # bytes a shell prints before others have their turn
 NO_ECHO: Final = {asyncssh.PTY_ECHO: 0}
 
 
@@ -198,7 +199,9 @@ class Connection(asyncssh.SSHClient):
         assert self._link is not None
         shell = _Shell(self)
         try:
-            channel, _ = await self._link.create_session(lambda: shell, encoding=None, **how)
+            channel, _ = await self._link.create_session(
+                lambda: shell, encoding=None, window=AT_A_TIME, **how
+            )
         except asyncssh.ChannelOpenError:
             shell.refused = True
             raise

@@ -9,6 +9,7 @@ import pytest
 
 from placeos.driver.errors import DriverError, NoReply, Offline
 from placeos.driver.transports.ssh import SSH, LoginRefused
+from placeos.driver.transports.ssh_connection import AT_A_TIME
 
 LINES = SSH(ends_with=b"\n")
 
@@ -295,3 +296,15 @@ async def test_device_that_takes_nothing_is_dropped(open_ssh, listening):
         for _ in range(20):
             opened.connection.write(b"x" * 100_000)
         assert await opened.reason() == "the device does not take what is sent"
+
+
+async def test_flood_of_empty_lines_leaves_the_others_their_turn(open_ssh, device):
+    count = 1_000_000
+    opened = await open_ssh(SSH(ends_with=b"\n"))
+    device.shells[0].stdout.write(b"\n" * count)
+    most = before = len(opened.messages)
+    async with asyncio.timeout(60):
+        while before < count:
+            await asyncio.sleep(0)
+            most, before = max(most, len(opened.messages) - before), len(opened.messages)
+    assert most <= AT_A_TIME
