@@ -32,6 +32,7 @@ from placeos.driver.transports.http_message import (
 __all__ = ["HTTPError", "HttpClient", "Options", "Request", "Response"]
 
 IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
+UNUSABLE: Final = 502  # the code of errors about an answer, say one that is too long
 _SCHEMES: Final = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
 
 Hook = Callable[[Request], Awaitable[None]]
@@ -243,6 +244,10 @@ class HttpClient:
         except ConnectionFailed as failed:
             if own and self._events is not None and (job.last() or not failed.again):
                 self._events.unheard(str(failed.error))
+            raise
+        except DriverError as error:
+            if own and self._events is not None and error.code == UNUSABLE:
+                self._events.heard()
             raise
         if own and self._events is not None:
             self._events.heard()

@@ -51,6 +51,10 @@ async def test_module_reports_whether_its_device_answers(write_driver, server):
             await lights.exec("write")
 
 
+async def garbled(_):
+    return web.Response(body=b"no gzip", headers={"Content-Encoding": "gzip"})
+
+
 async def test_module_whose_device_vanishes_and_returns(write_driver, listening):
     async with listening() as server:
         port = server.port
@@ -63,8 +67,10 @@ async def test_module_whose_device_vanishes_and_returns(write_driver, listening)
                 assert (caught.value.kind, caught.value.code) == ("Offline", 503)
                 await lights.status("connected", False)
                 again = await stack.enter_async_context(listening(port=port))
-                await lights.exec("scene", 2)
-                await lights.status("connected", True)
+                again.answer = garbled
+                with pytest.raises(CallError, match="PUT /scenes/2: Error -3"):
+                    await lights.exec("scene", 2)
+                await lights.status("connected", True)  # it was an answer all the same
                 await lights.status("hooks", ["connected", "disconnected", "connected"])
                 assert again.requests == ["PUT /scenes/2"]
 
