@@ -275,3 +275,20 @@ def test_a_thousand_commands_that_cannot_be_written(run):
         assert wire.told == ["idle"]
 
     run(scene)
+
+
+def test_match_that_fails_keeps_no_reply_from_others(run):
+    """As one does that looks at the second byte of a message without any."""
+
+    async def scene(wire: Wire) -> None:
+        wire.sender.set_gate(Gate.OPEN)
+        picky = wire.send(b"a", retries=0, timeout=5, match=lambda data: data[1] == 1)
+        other = wire.send(b"b", match=lambda data: data == b"B")
+        await asyncio.sleep(1)
+        assert wire.sender.offer(b"B")
+        assert await other == b"B"
+        assert not wire.sender.offer(b"")
+        assert wire.sender.offer(b"\0\1")
+        assert await picky == b"\0\1"
+
+    run(scene, in_flight=2)

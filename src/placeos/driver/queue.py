@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from bisect import insort
+from collections.abc import Callable
 from typing import Any, Final
 
 from placeos.driver.command import (
@@ -114,11 +115,17 @@ class CommandQueue:
             self._enqueue(command, now)
         return self._advance(now, actions)
 
-    def whose(self, data: Any) -> Command | None:
-        """The command in flight that `data` answers."""
+    def whose(
+        self, data: Any, failed: Callable[[Exception], None] = lambda error: None
+    ) -> Command | None:
+        """The command in flight that `data` answers. A `match` that failed accepts nothing, and
+        `failed` is told."""
         for command in self._flying:
-            if command.match is None or command.match(data):
-                return command
+            try:
+                if command.match is None or command.match(data):
+                    return command
+            except Exception as error:
+                failed(error)
         return None
 
     def accepts(self, data: Any) -> bool:

@@ -85,15 +85,15 @@ class Sender:
     def offer(self, data: Any) -> bool:
         """Give a message to the command it answers. False: it is nobody's answer."""
         self._heard += 1
-        try:
-            command = self._queue.whose(data)
-        except Exception:
-            self._log.exception("the match function of a command failed")
-            return False
+        command = self._queue.whose(data, self._no_match)
         if command is None:
             return False
         self.reply(command, data)
         return True
+
+    def _no_match(self, error: Exception) -> None:
+        """A match function failed: the message is not for that command, perhaps for another."""
+        self._log.error("the match function of a command failed", exc_info=error)
 
     def reply(self, command: Command, data: Any) -> None:
         """A command in flight was answered. Harmless once it has ended."""
