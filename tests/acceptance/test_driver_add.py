@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
 LOGIC = '''\
@@ -29,9 +32,18 @@ DEVICE = '''\
 from placeos.driver import TCP, Driver, Settings
 
 
-class Mute(Driver[Settings]):
+class MuteSettings(Settings):
+    pin: int = 0
+    sign: str = ""
+
+
+class Mute(Driver[MuteSettings]):
     module_name = "Mute"
     transport = TCP(port=9, ends_with=b"\\n")
+
+    async def where(self) -> list[object]:
+        """What it was given."""
+        return [self.config.port, self.settings.pin, self.settings.sign]
 '''
 
 
@@ -75,7 +87,37 @@ async def test_a_device_that_does_not_answer(site, folder):
     file = folder / "mute.py"
     file.write_text(DEVICE)
     said = site.cli("driver", "add", str(file), "Room 2.01", "--host", "127.0.0.1")
-    assert "its device does not answer (yet)" in said
+    assert "its device does not answer (yet): cannot connect: 127.0.0.1:9" in said
+
+
+async def test_a_second_time_changes_what_is_given(site, folder):
+    file = str(folder / "mute.py")
+    Path(file).write_text(DEVICE)
+
+    def where():
+        return json.loads(site.cli("exec", "Room 1.03", "Mute", "where"))
+
+    given = ("--host", "127.0.0.1", "--set", "pin=1", "--set", "sign=5")
+    site.cli("driver", "add", file, "Room 1.03", *given)
+    assert where() == [9, 1, "5"]
+    said = site.cli("driver", "add", file, "Room 1.03", "--port", "10", "--set", "sign=6")
+    assert "changed: port, sign" in said
+    assert where() == [10, 1, "6"]
+    assert "changed" not in site.cli("driver", "add", file, "Room 1.03")
+    assert where() == [10, 1, "6"]
+
+
+async def test_settings_that_cannot_be_used(site, folder):
+    """Told at once and by the exit status; giving them again mends it."""
+    file = folder / "counter.py"
+    file.write_text(LOGIC.replace("first: int = 0", "first: int"))
+    add = ("driver", "add", str(file), "Room 2.02")
+    assert "it does not start: setting 'first' is missing" in site.cli(*add, fails=True)
+    assert "setting 'first'" in site.cli(*add, "--set", "first=x", fails=True)
+    site.cli(*add, "--set", "first=1")
+    assert site.cli("exec", "Room 2.02", "Counter", "count").strip() == "2"
+    said = site.cli(*add, "--set", "first=often", fails=True)
+    assert "it runs, and something is wrong: setting 'first': expected int" in said
 
 
 async def test_nothing_is_made_of_what_cannot_be(site, folder):

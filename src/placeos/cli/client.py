@@ -67,6 +67,10 @@ class Client:
         """POST, returning the raw answer. Raises CliError."""
         return self._send("POST", path, body=msgspec.json.encode(body), timeout=timeout).content
 
+    def patch(self, path: str, body: object) -> None:
+        """PATCH some members of a record. Raises CliError."""
+        self._send("PATCH", path, body=msgspec.json.encode(body))
+
     def put(self, path: str) -> None:
         """PUT without a body. Raises CliError."""
         self._send("PUT", path)

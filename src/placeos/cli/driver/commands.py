@@ -166,7 +166,8 @@ def add(
 ) -> None:
     """Give a room of the platform on this machine a module of a driver file.
 
-    Makes what is missing: the repository of the file's folder, the driver and the module.
+    Makes what is missing: the repository of the file's folder, the driver and the module. A
+    module that the room has already gets the address and settings that are given.
     """
     from placeos.cli.driver import add as adding
     from placeos.cli.driver import run as runner

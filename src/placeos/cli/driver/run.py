@@ -37,7 +37,7 @@ def _from_file(file: Path) -> dict[str, Any]:
     except OSError as error:
         raise CliError(f"cannot read {file}: {error.strerror}") from error
     try:
-        settings = _parse(text)
+        settings = parse_settings(text)
     except ValueError as error:
         raise CliError(f"{file} cannot be read: {error}") from error
     if not isinstance(settings, dict):
@@ -45,8 +45,8 @@ def _from_file(file: Path) -> dict[str, Any]:
     return settings
 
 
-def _parse(text: str) -> Any:
-    """Raises ValueError."""
+def parse_settings(text: str) -> Any:
+    """What a YAML (or JSON) text holds. Raises ValueError."""
     try:
         import yaml
     except ImportError:

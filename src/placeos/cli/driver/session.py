@@ -86,13 +86,14 @@ class Target:
             tls=self.tls,
             udp=udp,
             makebreak=defaults.makebreak if self.makebreak is None else self.makebreak,
-            settings=raw(self._typed(defaults.json_schema)),
+            settings=raw(self.typed(defaults.json_schema)),
             system=SYSTEM,
             state=raw(state),
             debug=True,
         )
 
-    def _typed(self, schema: dict[str, Any]) -> dict[str, Any]:
+    def typed(self, schema: dict[str, Any]) -> dict[str, Any]:
+        """The settings, as what the driver's schema says they are."""
         known = schema.get("properties", {})
         return {
             name: typed(content, known.get(name, {})) if isinstance(content, Word) else content
