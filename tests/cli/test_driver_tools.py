@@ -19,7 +19,7 @@ def placeos(
 ) -> subprocess.CompletedProcess[str]:
     environment = {key: value for key, value in os.environ.items() if "PYTEST" not in key}
     return subprocess.run(
-        [sys.executable, "-m", "placeos.cli", "driver", *arguments],
+        [sys.executable, "-P", "-m", "placeos.cli", "driver", *arguments],
         cwd=cwd,
         env=environment | {"COLUMNS": "200", "XDG_CACHE_HOME": str(cwd.parent / "cache")},
         capture_output=True,
@@ -148,6 +148,35 @@ def test_a_name_that_the_sdk_has(tmp_path):
 
 
 # -- test -----------------------------------------------------------------------------------
+
+
+def test_names_with_quotes_and_backslashes(tmp_path):
+    file = new(tmp_path, 'Acme \\s "X"', "--module-name", 'Dis"play\\')
+    done = placeos("check", "--json", "--no-types", file.name, cwd=tmp_path)
+    (report,) = json.loads(done.stdout)
+    assert not report["findings"]
+    assert report["driver"]["defaults"]["generic_name"] == 'Dis"play\\'
+    assert placeos("test", file.name, "-W", "error", cwd=tmp_path).returncode == 0
+
+
+@pytest.mark.parametrize("name", ["Json", "Queue", "Pytest", "Placeos", "Asyncio"])
+def test_a_driver_named_as_a_module_of_python(name, tmp_path):
+    """Its folder is no place for imports, as in core; what lies there is in nobody's way."""
+    file = new(tmp_path, name)
+    checked = placeos("check", file.name, cwd=tmp_path)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    tested = placeos("test", file.name, cwd=tmp_path)
+    assert tested.returncode == 0, tested.stdout + tested.stderr
+
+
+def test_files_beside_the_driver_cannot_be_imported(tmp_path):
+    """Core refuses it, so the author is told before."""
+    file = new(tmp_path, "Lamp")
+    (tmp_path / "helper.py").write_text("x = 1\n")
+    file.write_text(file.read_text().replace("\nfrom ", "\nimport helper\nfrom ", 1))
+    checked = placeos("check", "--no-types", file.name, cwd=tmp_path)
+    assert checked.returncode == 1
+    assert "lamp.py:3: error: ModuleNotFoundError: No module named 'helper'" in checked.stdout
 
 
 def test_failure_is_told_by_the_exit_code(tmp_path):

@@ -77,7 +77,7 @@ def describe(file: Path, python: str) -> Description:
     """Load a file in a process of its own, which is killed if it does not come back."""
     with tempfile.TemporaryFile() as answer:
         fd = answer.fileno()
-        command = [python, "-m", "placeos.cli.driver.inspect", str(file.resolve()), str(fd)]
+        command = [python, "-P", "-m", "placeos.cli.driver.inspect", str(file.resolve()), str(fd)]
         process = subprocess.Popen(
             command,
             pass_fds=[fd],
@@ -146,7 +146,7 @@ def _types(file: Path, python: str) -> list[Finding]:
         "--no-color-output",
         "--follow-imports=silent",
     ]
-    command = [sys.executable, "-m", "mypy", *options, file.name]
+    command = [sys.executable, "-P", "-m", "mypy", *options, file.name]
     try:
         done = subprocess.run(
             command,

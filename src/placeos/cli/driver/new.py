@@ -131,7 +131,7 @@ def driver_text(wanted: Wanted) -> str:
     for name in (*(one.__name__ for one in wanted.interfaces), *bases):
         made.add_import("placeos.driver.interfaces", name)
     settings = f"{wanted.class_name}Settings" if own_settings else "Settings"
-    parts = [f'"""{wanted.name}."""\n', _imports(made, kind.standard)]
+    parts = [f'"""{_in_quotes(wanted.name)}."""\n', _imports(made, kind.standard)]
     if own_settings:
         parts.append(_settings(settings, bases, polls=polls))
     parts.append(_class(wanted, kind, made, f"{base}[{settings}]"))
@@ -142,8 +142,9 @@ def test_text(wanted: Wanted) -> str:
     """Its test."""
     kind = KINDS[wanted.kind]
     names = sorted({*kind.test_imports, "drive"}, key=_order)
+    about = _in_quotes(wanted.name)
     parts = [
-        f'"""{wanted.name}: the driver in a process of its own, what it speaks to is played."""\n',
+        f'"""{about}: the driver in a process of its own, what it speaks to is played."""\n',
         "from pathlib import Path\n",
         f"from placeos.driver.testing import {', '.join(names)}\n",
         f'FILE = Path(__file__).with_name("{wanted.stem}.py")\n\n',
@@ -173,13 +174,18 @@ def _settings(name: str, bases: list[str], *, polls: bool) -> str:
 def _class(wanted: Wanted, kind: Kind, made: Stubs, base: str) -> str:
     line = ", ".join([base, *(one.__name__ for one in wanted.interfaces)])
     text = f"\nclass {wanted.class_name}({line}):\n"
-    text += f'    module_name = "{wanted.module_name or wanted.title}"\n'
+    text += f'    module_name = "{_in_quotes(wanted.module_name or wanted.title)}"\n'
     if kind.declaration:
         port = str(wanted.port or PORTS.get(wanted.kind, 0))
         text += f"    transport = {kind.declaration.replace('$port', port)}\n"
     if kind.attributes:
         text += f"\n{kind.attributes}"
     return "\n".join([text, kind.body, *made.methods]).rstrip() + "\n"
+
+
+def _in_quotes(text: str) -> str:
+    """As it stands between double quotes in Python."""
+    return text.replace("\\", "\\\\").replace('"', '\\"')
 
 
 def _imports(made: Stubs, standard: Sequence[str]) -> str:

@@ -48,7 +48,8 @@ class ForkParent:
         """Start the process; it serves the running loop."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            command = [self._python, "-m", "placeos.driver.parent", str(theirs.fileno())]
+            # -P, as core does: not whatever lies in this folder, such as a driver `queue.py`
+            command = [self._python, "-P", "-m", "placeos.driver.parent", str(theirs.fileno())]
             self._process = subprocess.Popen(
                 command,
                 pass_fds=[theirs.fileno()],
