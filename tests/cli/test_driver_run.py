@@ -217,6 +217,45 @@ async def test_secrets_are_not_shown(lamp, device, tmp_path):
         assert not re.search("123456|7654321|98", run.text)
 
 
+async def test_secrets_within_others_are_not_shown(lamp, device):
+    text = lamp.read_text().replace(
+        'zone: str = "1"', 'zone: str = "1"\n    code: Secret | None = None'
+    )
+    lamp.write_text(text.replace("DriverError, ", "DriverError, Secret, "))
+    login = 'login={"username":"ann","password":"hidden1"}'
+    async with running(lamp, *at(device), "--set", login, "--set", "code=hidden2") as run:
+        run.enter(":settings")
+        await run.shows('  login = {"username":"ann","password":"•••"}')
+        run.enter(f":set {login}")
+        await run.shows('note   login = {"username":"ann","password":"•••"}')
+        run.enter(":set code=hidden2")
+        await run.shows("note   code = •••")
+        assert await run.ends() == 0
+        assert "hidden" not in run.text
+
+
+async def test_a_setting_that_is_mistyped(lamp, device):
+    given = ("--set", "zoen=7", "--set", "persistent_log_level=info")
+    async with running(lamp, *at(device), *given) as run:
+        await run.shows("note   the driver declares no setting zoen")
+        assert await run.ends() == 0
+        assert "persistent_log_level" not in run.text
+
+
+async def test_a_line_without_end_is_no_fault(lamp, device):
+    text = lamp.read_text().replace(
+        'print("printed")', 'print("x" * 300_000)\n        print("printed")'
+    )
+    lamp.write_text(text)
+    async with running(lamp, *at(device)) as run:
+        run.enter("speak")
+        await run.shows("note   a line that is too long to be shown")
+        await run.shows("note   printed")
+        run.enter("power true")
+        await run.shows(r"=> \[true,0\]")
+        assert await run.ends() == 0
+
+
 async def test_saved_file_is_loaded_again_and_keeps_the_state(lamp, device):
     async with running(lamp, *at(device)) as run:
         run.enter("power true")

@@ -17,6 +17,7 @@ from placeos.cli.client import Client
 from placeos.cli.driver.check import describe
 from placeos.cli.driver.run import parse_settings
 from placeos.cli.driver.session import CannotRun, Target
+from placeos.cli.driver.words import undeclared
 from placeos.cli.output import ASKED_WRONGLY, CliError, segment
 from placeos.cli.rooms import System, find_system
 from placeos.driver.environment import EnvironmentProblem
@@ -88,6 +89,8 @@ def add(client: Client, file: Path, room: str, target: Target, say: Say) -> str:
     it runs on this machine. Raises CliError.
     """
     file, defaults = file.resolve(), _describe(file)
+    for name in undeclared(target.settings, defaults.json_schema):
+        say(f"the driver declares no setting {name}")
     system = find_system(client, room)
     repository = _known_repository(client, file)
     driver = _known_driver(client, file, repository) if repository else None

@@ -13,7 +13,6 @@ from placeos.cli.driver.session import Session
 from placeos.cli.driver.words import (
     WrongWords,
     arguments,
-    is_secret,
     setting,
     shown,
     typed,
@@ -127,7 +126,8 @@ class Shell:
                 for key in sorted(self.session.state):
                     self.print(f"  {key} = {show(self.session.state[key])}")
             case ":settings":
-                given = shown(self.session.target.settings, self.session.schema)
+                schema = self.session.schema
+                given = shown(self.session.target.typed(schema), schema)
                 for name in sorted(given):
                     self.print(f"  {name} = {show(given[name])}")
             case ":set":
@@ -156,7 +156,7 @@ class Shell:
         except CallError as error:
             self._fail(error.message)
         else:
-            text = "•••" if is_secret(name, schema) else show(content)
+            text = show(shown({name: content}, schema)[name])
             self.say("note", f"{name} = {text}")
 
     def _fail(self, text: str) -> None:

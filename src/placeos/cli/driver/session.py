@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
-from placeos.cli.driver.words import Word, typed
+from placeos.cli.driver.words import Word, typed, undeclared
 from placeos.driver.environment import EnvironmentProblem
 from placeos.driver.loader import LOGIC
 from placeos.driver.testing.core import Changed, News, PlayedCore
@@ -138,6 +138,8 @@ class Session:
         self._output = asyncio.create_task(self._relay(read))
         try:
             self._running = await self._load()
+            for name in undeclared(self.target.settings, self.schema):
+                self._say("note", f"the driver declares no setting {name}")
             await self._start({})
         except BaseException:
             await self.__aexit__()
@@ -317,7 +319,14 @@ class Session:
         with open(read, "rb", buffering=0) as pipe:  # noqa: ASYNC230 - it is open already
             protocol = asyncio.StreamReaderProtocol(reader)
             transport, _ = await loop.connect_read_pipe(lambda: protocol, pipe)
-            async for line in reader:
+            while True:
+                try:
+                    line = await reader.readline()
+                except ValueError:  # longer than a reader takes; that part of it is dropped
+                    self._say("note", "a line that is too long to be shown")
+                    continue
+                if not line:
+                    break
                 text = line.decode(errors="replace").rstrip()
                 if not _is_own_log(text):
                     self._say("note", text)

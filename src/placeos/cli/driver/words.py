@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
 
 _NAME: Final = re.compile(r"(\w+)=")
+OF_EVERY_MODULE: Final = ("persistent_log_level",)
 _CLOSES: Final = {"[": "]", "{": "}"}
 
 
@@ -111,14 +112,28 @@ def typed(word: str, schema: Mapping[str, Any]) -> Any:
     return value(word)
 
 
+def undeclared(names: Iterable[str], schema: Mapping[str, Any]) -> list[str]:
+    """Those that are no setting of that schema, nor of every module: mistyped, maybe."""
+    known = {*schema.get("properties", {}), *OF_EVERY_MODULE}
+    return [name for name in names if name not in known]
+
+
 _SECRET: Final = re.compile(r"passw|passphrase|secret|token|private_key|api_?key", re.IGNORECASE)
 
 
 def is_secret(name: str, schema: Mapping[str, Any]) -> bool:
     """Whether the value of a setting must not be shown: it is marked so, or sounds like it."""
-    details = schema.get("properties", {}).get(name, {})
-    marked = details.get("format") == "password" or details.get("writeOnly") is True
-    return bool(marked or _SECRET.search(name))
+    return _marked(schema.get("properties", {}).get(name, {})) or bool(_SECRET.search(name))
+
+
+def _marked(details: Mapping[str, Any]) -> bool:
+    """Also if it is one of several types, or what a list or an object holds."""
+    inside = [*details.get("anyOf", ()), details.get("items"), details.get("additionalProperties")]
+    return (
+        details.get("format") == "password"
+        or details.get("writeOnly") is True
+        or any(_marked(one) for one in inside if isinstance(one, dict))
+    )
 
 
 def shown(settings: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[str, Any]:
