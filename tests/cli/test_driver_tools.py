@@ -267,6 +267,26 @@ def test_claims_that_do_not_hold(tmp_path):
     assert any(about in ("load", "interfaces") for level, _, about in found if level == "error")
 
 
+def test_settings_that_no_form_can_have(tmp_path):
+    text = BAD.replace("class Bad(", "class Mine(Settings):\n    lamp: TCP\n\n\nclass Bad(")
+    code, found = findings(tmp_path, text.replace("Driver[Settings]", "Driver[Mine]"), "--no-types")
+    assert (code, found[0]) == (1, ("error", 9, "load"))
+
+
+def test_each_claim_is_told_by_itself(tmp_path):
+    text = BAD.replace("state: bool", "state: str").replace(
+        "import Powerable", "import Powerable, Zoomable"
+    )
+    code, found = findings(
+        tmp_path, text.replace(", Powerable)", ", Powerable, Zoomable)"), "--no-types"
+    )
+    assert code == 1
+    assert [(line, about) for _, line, about in found if about != "blocking"] == [
+        (9, "load"),
+        (12, "load"),
+    ]
+
+
 def test_the_file_is_not_loaded_by_the_command_itself(tmp_path):
     text = f"{BAD}\nimport os, pathlib\npathlib.Path('pid').write_text(str(os.getppid()))\n"
     (tmp_path / "bad.py").write_text(text + "print('noise')\n")

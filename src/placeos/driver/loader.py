@@ -81,7 +81,10 @@ def blueprint(cls: type[Driver[Any]], doc: str) -> Blueprint:
     _check_class(cls)
     functions = functions_of(cls, HIDDEN)
     of_settings = settings_class(cls, Driver)
-    settings = SettingsReader(of_settings)
+    try:
+        settings = SettingsReader(of_settings)
+    except InvalidDriver as error:
+        raise InvalidDriver(f"{_file_of(of_settings)}:{_line_of(of_settings)}: {error}") from error
     every, cron, handlers = _marked(cls, of_settings)
     module_name = cls.module_name or cls.__name__
     first_line = doc.strip().partition("\n")[0].rstrip(".")
@@ -212,7 +215,7 @@ def _check_class(cls: type[Driver[Any]]) -> None:
             )
     place = f"{_file_of(cls)}:{_line_of(cls)}"
     if problems := check_interfaces(cls):
-        raise InvalidDriver("; ".join(f"{p.place or place}: {p}" for p in problems))
+        raise InvalidDriver("\n".join(f"{p.place or place}: {p}" for p in problems))
     missing = sorted(getattr(cls, "__abstractmethods__", ()))
     if missing:
         base = next(base for base in cls.__mro__ if missing[0] in base.__dict__)

@@ -18,7 +18,10 @@ class Advice:
 
 _HTTP: Final = Advice("self.http, or another asynchronous library")
 _SOCKET: Final = Advice("a transport such as TCP, or asyncio.open_connection")
-_PROCESS: Final = Advice("await asyncio.create_subprocess_exec(…)")
+_PROCESS: Final = Advice(
+    "a library that starts no program: the platform lets drivers start none, unless its "
+    "administrator allows it; then await asyncio.create_subprocess_exec(…)"
+)
 _FILE: Final = Advice("await asyncio.to_thread(…)", severe=False)
 
 CALLS: Final[dict[str, Advice]] = {

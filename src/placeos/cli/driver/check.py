@@ -26,6 +26,7 @@ TYPES_WITHIN: Final = 300.0
 
 Level = Literal["error", "warning", "hint"]
 _PLACE: Final = re.compile(r"[^:\n]+\.py(:(?P<line>\d+))?(:\d+)?: (?P<text>.*)", re.DOTALL)
+_SEVERAL: Final = re.compile(r"\n(?=[^:\n]+\.py:\d+: )")
 
 
 class Finding(msgspec.Struct, omit_defaults=True):
@@ -63,7 +64,7 @@ def check_file(file: Path, *, types: bool) -> Report:
         return Report(str(file), findings + _blocking(file))
     driver = describe(file, python)
     if driver.error:
-        findings.append(_placed("error", "load", driver.error))
+        findings += [_placed("error", "load", one) for one in _SEVERAL.split(driver.error)]
     else:
         findings += _about(driver)
     findings += _blocking(file)
