@@ -160,7 +160,7 @@ def test_all_problems_are_told(write_driver):
         f"{HEAD}class Lamp(Logic, Powerable, Stoppable):\n"
         "    async def power(self, on: bool) -> None: ...\n"
     )
-    with pytest.raises(InvalidDriver, match=r"Lamp\.power: .*; tried\.py:\d+: Lamp\.stop: "):
+    with pytest.raises(InvalidDriver, match=r"Lamp\.power: .*\ntried\.py:\d+: Lamp\.stop: "):
         loader.load(str(write_driver(text)))
 
 
