@@ -52,7 +52,7 @@ class Matrix(Driver[MatrixSettings], Switchable):
 
     async def received(self, data: bytes) -> None:
         """Take note of a tie that somebody else made."""
-        self._note(data.decode())
+        self._note(data.decode("latin-1"))
 
     async def switch_to(self, input: int) -> int:
         """Show an input on all outputs; 0 shows none."""

@@ -70,7 +70,7 @@ class Projector(Driver[ProjectorSettings], Powerable, Muteable, InputSelection):
     async def login(self) -> None:
         """Answer the greeting; the first command carries the proof of the password (5)."""
         self._password = self.settings.password
-        greeting = (await self.receive()).decode()
+        greeting = decoded(await self.receive())
         match greeting.split():
             case ["PJLINK", "0"]:
                 self._proof = ""
@@ -79,7 +79,7 @@ class Projector(Driver[ProjectorSettings], Powerable, Muteable, InputSelection):
                 self._proof = hashlib.md5(secret.encode()).hexdigest()  # noqa: S324 - prescribed
             case _:
                 raise DriverError(f"this is no PJLink projector: it greets with {greeting!r}")
-        self["pjlink_class"] = int(await self._ask("CLSS"))
+        self["pjlink_class"] = number(await self._ask("CLSS"))
 
     async def connected(self) -> None:
         await self.refresh()
@@ -153,7 +153,10 @@ class Projector(Driver[ProjectorSettings], Powerable, Muteable, InputSelection):
         self["model"] = await self._ask("INF2")
 
     async def _read_power(self) -> str:
-        power = POWER.get(await self._ask("POWR"), "off")
+        code = await self._ask("POWR")
+        if code not in POWER:
+            raise DriverError(f"the projector says its power is {code!r}")
+        power = POWER[code]
         self["power_state"] = power
         self["power"] = power in ("on", "warming")
         self["warming"] = power == "warming"
@@ -178,7 +181,7 @@ class Projector(Driver[ProjectorSettings], Powerable, Muteable, InputSelection):
 
     async def _lamp_hours(self) -> int | None:
         try:
-            return int((await self._ask("LAMP")).split()[0])
+            return number((await self._ask("LAMP")).partition(" ")[0])
         except Refused:  # lit by something else than a lamp (4.8)
             return None
 
@@ -218,7 +221,7 @@ class Projector(Driver[ProjectorSettings], Powerable, Muteable, InputSelection):
         return f"{proof}%1{body} {parameter}"
 
     def _value(self, reply: bytes) -> str:
-        value = reply.decode().partition("=")[2]
+        value = decoded(reply).partition("=")[2]
         if reply == b"PJLINK ERRA":
             raise DriverError("the projector refuses the password")
         if value in ERRORS:
@@ -230,6 +233,18 @@ def answers(body: str) -> Callable[[bytes], bool]:
     """Whether a message is the reply to that command: a late one of another is not."""
     start = f"%1{body}=".encode()
     return lambda reply: reply.upper().startswith(start) or reply == b"PJLINK ERRA"
+
+
+def decoded(line: bytes) -> str:
+    """A line of the projector; names may be in any encoding."""
+    return line.decode(errors="replace")
+
+
+def number(value: str) -> int:
+    """Raises DriverError for what is none."""
+    if not value.isascii() or not value.isdigit():
+        raise DriverError(f"expected a number, the projector says {value!r}")
+    return int(value)
 
 
 def input_code(name: str) -> str:

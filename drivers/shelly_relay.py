@@ -129,7 +129,8 @@ class Shelly(Driver[ShellySettings], Powerable, ElectricalRelay, DeviceInfo):
         answer = response.expect().json(Answer)
         if answer.error is not None:
             code = REFUSALS.get(answer.error.code, 502)
-            raise DriverError(f"{method}: {answer.error.message}", code=code)
+            why = answer.error.message or f"error {answer.error.code}"
+            raise DriverError(f"{method}: {why}", code=code)
         return answer.result
 
 

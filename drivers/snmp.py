@@ -221,7 +221,7 @@ def parse(message: bytes) -> Any:
     try:
         outer, _ = decoder.decode(message, asn1Spec=rfc1901.Message())
         pdus, _ = decoder.decode(outer["data"].asOctets(), asn1Spec=rfc1905.PDUs())
-    except (PyAsn1Error, LookupError, ValueError) as error:  # it raises all of them
+    except (PyAsn1Error, LookupError, ValueError, OverflowError) as error:  # it raises all of them
         raise DriverError("the device sent what is no SNMP message") from error
     if pdus.getName() != "response":
         raise DriverError("the device sent what is no response")

@@ -81,6 +81,13 @@ async def test_tie_at_the_front_panel() -> None:
         assert switcher.state["audio1"] == 1
 
 
+async def test_garbage_is_let_pass() -> None:
+    async with matrix() as switcher:
+        await switcher.responds(b"\xff\xfe\x00\r\nOut2 In4 All\r\n")
+        await switcher.status("video2", 4)
+        assert not switcher.core.faults
+
+
 async def test_tie_at_the_front_panel_is_no_answer_to_a_command() -> None:
     async with matrix() as switcher:
         call = switcher.exec("switch", {"3": [1]})

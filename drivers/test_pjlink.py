@@ -218,6 +218,30 @@ async def test_wrong_arguments(function: str, arguments: list[object], words: st
         assert caught.value.code == 400
 
 
+async def test_a_name_in_another_encoding() -> None:
+    device = ScriptedDevice()
+    device.greets(b"PJLINK 0\r")
+    answer(device, **STANDBY)
+    device.answers(b"%1NAME ?\r", b"%1NAME=B\xfcro\r")
+    async with drive(FILE, device=device) as display:
+        await display.status("model", "Beamer")
+        assert display.state["device_name"] == "B\ufffdro"
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"LAMP": ""}, "expected a number, the projector says ''"),
+        ({"LAMP": "many 1"}, "expected a number, the projector says 'many'"),
+        ({"POWR": "7"}, "the projector says its power is '7'"),
+    ],
+)
+async def test_answers_that_mean_nothing(values: dict[str, str], words: str) -> None:
+    async with projector(**values) as display:
+        await display.fault(words)
+        assert "POWR" not in values or "power" not in display.state
+
+
 async def test_input_that_the_projector_does_not_have() -> None:
     async with projector(POWR="1", INPT="31", AVMT="30") as display:
         await display.status("power", True)

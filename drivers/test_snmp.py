@@ -223,6 +223,10 @@ snmp = sys.modules["tested_snmp"] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(snmp)
 
 NAME = "1.3.6.1.2.1.1.5.0"
+LONG_NUMBER = bytes.fromhex(  # a response whose members claim more octets than can be counted
+    "30570288aa010104067075626c6963a24a020105020100020100303f301106082b06010201010100040568656c6c6f"
+    "300d06082b0601020101030043014d300e06062b0601040100400401020304300b06052b0601020002022b06"
+)
 
 
 def number_of(request: bytes) -> int:
@@ -254,12 +258,15 @@ async def test_garbage_and_answers_to_others_are_passed_over() -> None:
         number = number_of(request)
         await device.responds(b"")
         await device.responds(b"\x30\x82\xff\xff\x02")
+        await device.responds(b"\x30\x88" + b"\xff" * 8)  # as long as no memory is
+        await device.responds(LONG_NUMBER)
         await device.responds(b"HTTP/1.1 400 Bad Request\r\n\r\n")
         await device.responds(request)  # an echo is no answer
         await device.responds(reply(number + 1, (NAME, "another")))
         await device.responds(reply(number, (NAME, "right")))
         await module.status("name", "right")
         assert "another" not in module.state.values()
+        assert not any(line.level > 2 for line in module.logs)  # nor is it worth a warning
 
 
 async def test_lost_datagram_is_asked_for_again() -> None:
