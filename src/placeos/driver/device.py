@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from placeos.driver.command import Command, Gate, Match
-from placeos.driver.errors import NoReply, Offline
+from placeos.driver.errors import NoReply, Offline, text_of
 from placeos.driver.health import Health
 from placeos.driver.inbox import Inbox
 from placeos.driver.log import ModuleLogger
@@ -304,7 +304,7 @@ class Device:
             self._login_failed(f"login did not end within {LOGIN_TIMEOUT:g} s")
         except Exception as error:
             self._owner.log.debug("login failed", exc_info=error)
-            self._login_failed(str(error) or type(error).__name__)
+            self._login_failed(text_of(error))
         else:
             self._login = None
             self._use()

@@ -6,6 +6,9 @@
 from __future__ import annotations
 
 import traceback
+from typing import Final
+
+LONGEST: Final = 100_000  # characters of one message or line; more is cut off
 
 
 class DriverError(Exception):
@@ -72,6 +75,22 @@ class InvalidSettings(DriverError):
 
 class InvalidDriver(DriverError):
     """A driver file that cannot be used. The message names file, line and reason."""
+
+
+def text_of(error: BaseException) -> str:
+    """What an error says, or its class if it says nothing or cannot."""
+    try:
+        return str(error) or type(error).__name__
+    except Exception:  # the class is a driver's own, and so may be its mistakes
+        return type(error).__name__
+
+
+def sendable(text: str) -> str:
+    """`text` as it can be sent on: no half characters (what `surrogateescape` leaves), no end
+    of it that nobody would read."""
+    if len(text) > LONGEST:
+        text = f"{text[:LONGEST]} … and {len(text) - LONGEST} characters more"
+    return text if text.isascii() else text.encode(errors="backslashreplace").decode()
 
 
 def backtrace_of(error: BaseException) -> list[str]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from placeos.driver.errors import BadArguments, InvalidDriver
+from placeos.driver.errors import BadArguments, InvalidDriver, text_of
 from placeos.driver.marks import Marks, marks_of
 from placeos.driver.schema import Converter, JsonSchema, default_text, describe
 from placeos.wire.frame import Clearance
@@ -44,6 +44,10 @@ class Parameter:
             problem = str(error).replace("`", "").removesuffix(" - at `$`")
             raise BadArguments(
                 f"wrong type for argument '{self.name}' of '{function}': {problem}"
+            ) from error
+        except Exception as error:  # of a type of the driver, which checks by code of its own
+            raise BadArguments(
+                f"argument '{self.name}' of '{function}': {type(error).__name__}: {text_of(error)}"
             ) from error
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Protocol
 
-from placeos.driver.errors import Offline, backtrace_of
+from placeos.driver.errors import Offline, backtrace_of, text_of
 
 
 class Tell(Protocol):
@@ -37,10 +37,10 @@ class Health:
             return
         failures = self._failing[part] = self._failing.get(part, 0) + 1
         if failures > 1:
-            self._log.debug("%s failed again: %s", part, error)
+            self._log.debug("%s failed again: %s", part, text_of(error))
             return
         self._log.error("%s failed", part, exc_info=error)
-        self._tell(part, f"{part}: {type(error).__name__}: {error}", backtrace_of(error))
+        self._tell(part, f"{part}: {type(error).__name__}: {text_of(error)}", backtrace_of(error))
 
     def well(self, part: str) -> None:
         """`part` did what it should."""

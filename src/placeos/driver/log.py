@@ -20,7 +20,7 @@ from typing import Final
 
 import msgspec
 
-from placeos.driver.errors import InvalidSettings
+from placeos.driver.errors import InvalidSettings, sendable
 from placeos.driver.flood import Allowance
 from placeos.driver.mask import Mask
 
@@ -233,7 +233,14 @@ def _text(record: logging.LogRecord) -> str:
     try:
         text = record.getMessage()
     except Exception as error:  # a wrong format string in a driver must not break the driver
-        text = f"{record.msg} {record.args!r} (not formatted: {error})"
+        text = _unformatted(record, error)
     if record.exc_info and record.exc_info[0] is not None:
         text += "\n" + "".join(traceback.format_exception(*record.exc_info)).rstrip()
-    return text
+    return sendable(text)
+
+
+def _unformatted(record: logging.LogRecord, error: Exception) -> str:
+    try:
+        return f"{record.msg} {record.args!r} (not formatted: {error})"
+    except Exception:  # what is logged cannot even be shown
+        return f"(a line of {record.filename}:{record.lineno} that cannot be formatted)"

@@ -19,7 +19,14 @@ import uvloop
 
 from placeos.driver import log
 from placeos.driver.calls import Call, Reply
-from placeos.driver.errors import BadArguments, DriverError, InvalidDriver, backtrace_of
+from placeos.driver.errors import (
+    BadArguments,
+    DriverError,
+    InvalidDriver,
+    backtrace_of,
+    sendable,
+    text_of,
+)
 from placeos.driver.functions import Function
 from placeos.driver.loader import Blueprint, load
 from placeos.driver.module import TRIED_TO_EXIT, Module
@@ -250,7 +257,7 @@ class Execution:
         if function.plain:
             try:
                 result = self._module.call_plain(function, args, named, call)
-            except Exception as error:
+            except BaseException as error:  # or it would end the process, with all modules
                 self._module.state.flush()
                 self._fail(_raised(error))
                 return
@@ -309,7 +316,7 @@ class Execution:
 
     def _fail(self, error: CallError) -> None:
         self._answered = True
-        error.message = self._module.log.mask.text(error.message)
+        error.message = sendable(self._module.log.mask.text(error.message))
         self._link.fail(self._sequence, error)
 
 
@@ -326,7 +333,7 @@ def _raised(error: BaseException) -> CallError:
     code = getattr(error, "code", 500)
     return CallError(
         Failure.RAISED,
-        str(error) or type(error).__name__,
+        text_of(error),
         code=code if isinstance(code, int) and 400 <= code <= 599 else 500,
         kind=type(error).__name__,
         backtrace=backtrace_of(error),

@@ -15,7 +15,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import inspect as introspect
 
-from placeos.driver.errors import DriverError
+from placeos.driver.errors import DriverError, sendable, text_of
 
 JsonSchema = dict[str, object]
 Normalise = Callable[[Any], Any]
@@ -62,8 +62,9 @@ def encode(value: object) -> bytes:
     """The JSON text of a state value or a result. Raises DriverError if it has none."""
     try:
         return msgspec.json.encode(value if type(value) in _SCALARS else plain(value))
-    except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise DriverError(f"a {type(value).__name__} cannot be written as JSON: {error}") from error
+    except Exception as error:  # a `__json__` or a property of the driver may raise anything
+        name, why = type(value).__name__, sendable(text_of(error))
+        raise DriverError(f"a {name} cannot be written as JSON: {why}") from error
 
 
 def plain(value: object) -> object:

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Raw
 
 from placeos.driver.calls import Call, present
-from placeos.driver.errors import Busy, RemoteError
+from placeos.driver.errors import Busy, RemoteError, sendable
 from placeos.driver.state import Changes
 from placeos.wire.errors import CallError
 from placeos.wire.frame import Clearance, Command, Header
@@ -70,12 +70,12 @@ class Upstream:
 
         A newer fault of the same `cause` takes its place.
         """
-        payload = _encode(Fault(message, backtrace or [], cause))
+        payload = _encode(Fault(sendable(message), backtrace or [], sendable(cause)))
         self._link.send(Header(Command.FAULT, module=module), payload)
 
     def well(self, module: str, cause: str) -> None:
         """The fault of that cause is over."""
-        payload = _encode(Fault("", cause=cause, over=True))
+        payload = _encode(Fault("", cause=sendable(cause), over=True))
         self._link.send(Header(Command.FAULT, module=module), payload)
 
     def log(self, module: str, level: int, text: str) -> None:
