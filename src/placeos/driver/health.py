@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import Protocol
 
 from placeos.driver.errors import Offline, backtrace_of, text_of
+
+Failed = (Exception, asyncio.CancelledError)
+"""What a part may end with: also that what it waited for was cancelled."""
+
+
+def rethrow_own(error: BaseException) -> None:
+    """Raise `error` if it is the cancelling of the present task itself."""
+    task = asyncio.current_task()
+    if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+        raise error
 
 
 class Tell(Protocol):
@@ -30,8 +41,12 @@ class Health:
         self._tell = tell
         self._failing: dict[str, int] = {}
 
-    def failed(self, part: str, error: Exception) -> None:
-        """`part` raised. That a device is offline is no failure: `connected` says it."""
+    def failed(self, part: str, error: BaseException) -> None:
+        """`part` raised. That a device is offline is no failure: `connected` says it.
+
+        Raises `error` if it is the cancelling of the present task itself.
+        """
+        rethrow_own(error)
         if isinstance(error, Offline):
             self._log.debug("%s: %s", part, error)
             return

@@ -15,7 +15,7 @@ from placeos.driver.declared import Declared
 from placeos.driver.errors import DriverError, InvalidSettings, Offline
 from placeos.driver.follow import Subscriptions
 from placeos.driver.functions import Function
-from placeos.driver.health import Health
+from placeos.driver.health import Failed, Health
 from placeos.driver.interfaces import Interface
 from placeos.driver.loader import Blueprint
 from placeos.driver.log import RATE, ModuleLogger, log_level
@@ -150,7 +150,7 @@ class Module:
                 await waiting
         except Offline as error:
             self.log.warning("%s: %s", hook, error)
-        except Exception as error:
+        except Failed as error:
             self.health.failed(hook, error)
         else:
             self.health.well(hook)

@@ -10,7 +10,7 @@ from typing import Final, Protocol
 from placeos.driver import clock
 from placeos.driver.cron import Cron, machine_zone, zone_of
 from placeos.driver.errors import DriverError
-from placeos.driver.health import Health
+from placeos.driver.health import Failed, Health
 
 SHORTEST: Final = 0.01  # seconds between two starts
 LOOK_AGAIN: Final = 60.0  # seconds after which a date is compared with the wall clock anew
@@ -112,7 +112,7 @@ class Timer:
             waiting = self._job()
             if waiting is not None:
                 await waiting
-        except Exception as error:
+        except Failed as error:
             health.failed(self._name, error)
         else:
             health.well(self._name)

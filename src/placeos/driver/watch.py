@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-from placeos.driver.health import Health
+from placeos.driver.health import Failed, Health
 from placeos.driver.schedule import Spawn
 
 MAX_WAITING: Final = 1000  # texts; the oldest are dropped
@@ -60,7 +60,7 @@ class Delivery:
                 waiting = self._handler(value)
                 if inspect.isawaitable(waiting):
                     await waiting
-            except Exception as error:
+            except Failed as error:
                 self._health.failed(self._name, error)
             else:
                 self._health.well(self._name)
