@@ -105,7 +105,7 @@ def test_form():
 
 def test_starting_point():
     text = reader.defaults()
-    assert msgspec.json.decode(text) == {"poll_every": 10, "side": "Left", "inputs": []}
+    assert msgspec.json.decode(text) == {"poll_every": 10, "side": "left", "inputs": []}
 
 
 def test_class_of_a_driver():

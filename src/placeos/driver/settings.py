@@ -16,7 +16,14 @@ from msgspec import inspect as introspect
 
 from placeos.driver.errors import InvalidDriver, InvalidSettings
 from placeos.driver.mask import Mask
-from placeos.driver.schema import Converter, JsonSchema, default_of, describe, encode, plain
+from placeos.driver.schema import (
+    Converter,
+    JsonSchema,
+    default_of,
+    default_text,
+    describe,
+    encode,
+)
 
 Secret = Annotated[str, Meta(extra_json_schema={"format": "password"})]
 """A text that is not shown while it is typed into a form, nor in logs and errors (if it has at
@@ -74,7 +81,7 @@ class SettingsReader:
             if member.default_factory is not NODEFAULT:
                 default = member.default_factory()
             if default is not NODEFAULT and default is not None:
-                values[member.encode_name] = plain(default)
+                values[member.encode_name] = default_text(default)
         return encode(values).decode()
 
     def _values(self, given: Mapping[str, Raw]) -> tuple[dict[str, Any], list[str]]:
