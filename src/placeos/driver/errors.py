@@ -8,6 +8,8 @@ from __future__ import annotations
 import traceback
 from typing import Final
 
+from placeos.wire.errors import CallError, Failure
+
 LONGEST: Final = 100_000  # characters of one message or line; more is cut off
 
 
@@ -97,3 +99,17 @@ def backtrace_of(error: BaseException) -> list[str]:
     """Where an error came from, innermost last: `file:line in function`."""
     frames = traceback.extract_tb(error.__traceback__)[-20:]
     return [f"{frame.filename}:{frame.lineno} in {frame.name}" for frame in frames]
+
+
+def raised(error: BaseException) -> CallError:
+    """What a caller sees of an error of a driver."""
+    if isinstance(error, CallError):
+        return error
+    code = getattr(error, "code", 500)
+    return CallError(
+        Failure.RAISED,
+        text_of(error),
+        code=code if isinstance(code, int) and 400 <= code <= 599 else 500,
+        kind=type(error).__name__,
+        backtrace=backtrace_of(error),
+    )

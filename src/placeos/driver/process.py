@@ -24,8 +24,8 @@ from placeos.driver.errors import (
     DriverError,
     InvalidDriver,
     backtrace_of,
+    raised,
     sendable,
-    text_of,
 )
 from placeos.driver.functions import Function
 from placeos.driver.loader import Blueprint, load
@@ -153,7 +153,7 @@ class DriverProcess:
         try:
             answer = await step()
         except Exception as error:
-            self._link.fail(header.sequence, _raised(error))
+            self._link.fail(header.sequence, raised(error))
         else:
             self._link.reply(header.sequence, answer)
 
@@ -259,7 +259,7 @@ class Execution:
                 result = self._module.call_plain(function, args, named, call)
             except BaseException as error:  # or it would end the process, with all modules
                 self._module.state.flush()
-                self._fail(_raised(error))
+                self._fail(raised(error))
                 return
             if not isinstance(result, Awaitable):
                 self._returned(result)
@@ -291,7 +291,7 @@ class Execution:
         self._module.state.flush()
         error = None if task.cancelled() else task.exception()
         if error is not None:
-            self._fail(_raised(error))
+            self._fail(raised(error))
         else:
             self._fail(CallError(Failure.MAY_HAVE_RUN, "it was stopped while it ran"))
 
@@ -324,20 +324,6 @@ def _time_for(header: Header, function: Function) -> float:
     """Seconds a call may take: what the caller has left, or less if the function says so."""
     limits = [limit for limit in (header.remaining / 1000, function.timeout) if limit > 0]
     return min(limits, default=0.0)
-
-
-def _raised(error: BaseException) -> CallError:
-    """What a caller sees of an error of the driver."""
-    if isinstance(error, CallError):
-        return error
-    code = getattr(error, "code", 500)
-    return CallError(
-        Failure.RAISED,
-        text_of(error),
-        code=code if isinstance(code, int) and 400 <= code <= 599 else 500,
-        kind=type(error).__name__,
-        backtrace=backtrace_of(error),
-    )
 
 
 def _refuse_exit(code: object = None) -> NoReturn:
