@@ -14,7 +14,7 @@ import msgspec
 from msgspec import NODEFAULT, Meta, Raw
 from msgspec import inspect as introspect
 
-from placeos.driver.errors import InvalidDriver, InvalidSettings
+from placeos.driver.errors import InvalidDriver, InvalidSettings, text_of
 from placeos.driver.mask import Mask
 from placeos.driver.schema import (
     Converter,
@@ -60,7 +60,7 @@ class SettingsReader:
         values, problems = self._values(given)
         if problems:
             raise InvalidSettings("; ".join(problems))
-        return self._cls(**values)
+        return self._made(values)
 
     def read_with_defaults(self, given: Mapping[str, Raw]) -> tuple[Settings, list[str]]:
         """The settings with the default in place of each wrong one, and what was wrong.
@@ -71,7 +71,7 @@ class SettingsReader:
         missing = [f for f in self._fields if f.required and f.name not in values]
         if missing:
             raise InvalidSettings("; ".join(problems))
-        return self._cls(**values), problems
+        return self._made(values), problems
 
     def defaults(self) -> str:
         """The defaults as JSON text, as a starting point for an administrator."""
@@ -83,6 +83,12 @@ class SettingsReader:
             if default is not NODEFAULT and default is not None:
                 values[member.encode_name] = default_text(default)
         return encode(values).decode()
+
+    def _made(self, values: dict[str, Any]) -> Settings:
+        try:
+            return self._cls(**values)
+        except Exception as error:  # of a `__post_init__`, which sees what belongs together
+            raise InvalidSettings(f"settings: {text_of(error)}") from error
 
     def _values(self, given: Mapping[str, Raw]) -> tuple[dict[str, Any], list[str]]:
         values: dict[str, Any] = {}
@@ -100,6 +106,8 @@ class SettingsReader:
                 if bytes(raw) == b"null" and not member.required:
                     continue  # null means: as if it were not there
                 problems.append(f"setting {_path(name, str(error))}")
+            except Exception as error:  # of a `__post_init__` of a record
+                problems.append(f"setting '{name}': {type(error).__name__}: {text_of(error)}")
         return values, problems
 
 
