@@ -8,8 +8,8 @@ from typing import Protocol
 
 from placeos.driver.errors import Offline, backtrace_of, text_of
 
-Failed = (Exception, asyncio.CancelledError)
-"""What a part may end with: also that what it waited for was cancelled."""
+Failed = (Exception, asyncio.CancelledError, SystemExit)
+"""What a part may end with: also that what it waited for was cancelled, or a library gave up."""
 
 
 def rethrow_own(error: BaseException) -> None:

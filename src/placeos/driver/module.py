@@ -132,6 +132,8 @@ class Module:
     async def _start(self) -> None:
         hook = self.spawn(self._prepare("started"), "started")
         await asyncio.wait([hook], timeout=PATIENCE)
+        if self.schedule.closed:  # it was stopped meanwhile
+            return
         self._follow()
         self.reach.start()
         self.resume_timers()
@@ -272,7 +274,7 @@ class Module:
     async def _guarded(self, job: Awaitable[object], name: str) -> None:
         try:
             await job
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             self.health.failed(name, error)
         else:
             self.health.well(name)
@@ -314,7 +316,8 @@ class Module:
     def resume_timers(self, *, others: bool = True) -> None:
         """Let run what `@every` declares, as far as the device allows; with `others` also what
         needs no device."""
-        self._declared.resume(online=self.reach.usable, others=others)
+        if not self.schedule.closed:
+            self._declared.resume(online=self.reach.usable, others=others)
 
     def pause_timers(self) -> None:
         """Stop what needs the device."""
