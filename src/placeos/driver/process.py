@@ -213,7 +213,7 @@ class DriverProcess:
         except BadArguments as error:
             raise CallError(Failure.BAD_ARGUMENTS, str(error)) from error
         Execution(self._loop, self._link, header.sequence, module, self._calls).enter(
-            function, args, named, _time_for(header, function), header.user
+            function, args, named, _time_for(header, function), header
         )
 
     def _on_cancel(self, sequence: int) -> None:
@@ -249,11 +249,12 @@ class Execution:
         args: list[object],
         named: dict[str, object],
         seconds: float,
-        user: str,
+        header: Header,
     ) -> None:
         """Start the function; after `seconds` (0: never) it is cancelled."""
         loop = self._loop
-        call = Call(user, loop.time() + seconds if seconds else 0.0)
+        deadline = loop.time() + seconds if seconds else 0.0
+        call = Call(header.user, deadline, header.depth)
         if function.plain:
             try:
                 result = self._module.call_plain(function, args, named, call)

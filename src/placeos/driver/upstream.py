@@ -8,10 +8,10 @@ from collections.abc import Callable
 import msgspec
 from msgspec import Raw
 
-from placeos.driver.calls import Call, present
+from placeos.driver.calls import DEEPEST, Call, present
 from placeos.driver.errors import Busy, RemoteError, sendable
 from placeos.driver.state import Changes
-from placeos.wire.errors import CallError
+from placeos.wire.errors import CallError, Failure
 from placeos.wire.frame import Clearance, Command, Header
 from placeos.wire.link import HIGH_WATER, Link
 from placeos.wire.messages import (
@@ -166,11 +166,15 @@ class Upstream:
     ) -> bytes:
         """Call a function of another module. Raises RemoteError."""
         call = present.get()
+        if call.depth >= DEEPEST:
+            why = f"modules call each other in a circle: {DEEPEST} calls within each other"
+            raise RemoteError(why, code=508, failure=str(Failure.NOT_RUN))
         header = Header(
             Command.EXECUTE,
             module=place,
             function=function,
             user=call.user,
+            depth=call.depth + 1,
             clearance=Clearance.ADMINISTRATOR,  # clearance binds people, not modules
         )
         return await self._ask(header, payload, _within(call, seconds))
