@@ -14,7 +14,7 @@ from typing import Any, Final, cast
 
 from placeos import __version__
 from placeos.driver.base import HIDDEN, RESERVED, Driver
-from placeos.driver.errors import DriverError, InvalidDriver
+from placeos.driver.errors import DriverError, InvalidDriver, text_of
 from placeos.driver.functions import (
     Function,
     functions_of,
@@ -155,7 +155,9 @@ def _execute(path: str) -> ModuleType:
         raise InvalidDriver(f"{where}:{error.lineno or 1}: SyntaxError: {error.msg}") from error
     except BaseException as error:  # SystemExit and KeyboardInterrupt too
         line = _line_in(path, error)
-        raise InvalidDriver(f"{file.name}{line}: {type(error).__name__}: {error}") from error
+        raise InvalidDriver(
+            f"{file.name}{line}: {type(error).__name__}: {text_of(error)}"
+        ) from error
     return module
 
 

@@ -1,0 +1,32 @@
+"""Mistakes in a driver file are told with file, line and reason, and none passes unseen."""
+
+from __future__ import annotations
+
+import pytest
+
+from placeos.driver.errors import InvalidDriver
+from placeos.driver.loader import load
+
+IMPORTS = (
+    "import typing\nfrom placeos.driver import Driver, Logic, Settings, every, on, timeout\n\n\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (
+            "class Lamp(Logic):\n    async def f(self, x: int = object()) -> None: ...",
+            r"lamp\.py:6: default of argument 'x': a object cannot be written as JSON",
+        ),
+        (
+            "class Odd(Exception):\n    def __str__(self): raise ValueError\n\n\nraise Odd",
+            r"lamp\.py:9: Odd: Odd",
+        ),
+    ],
+)
+def test_a_file_that_cannot_be_used(text: str, reason: str, tmp_path) -> None:
+    file = tmp_path / "lamp.py"
+    file.write_text(IMPORTS + text)
+    with pytest.raises(InvalidDriver, match=reason):
+        load(str(file))
