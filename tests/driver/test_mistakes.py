@@ -23,6 +23,22 @@ IMPORTS = (
             "class Odd(Exception):\n    def __str__(self): raise ValueError\n\n\nraise Odd",
             r"lamp\.py:9: Odd: Odd",
         ),
+        (
+            "class Lamp(Logic):\n    @every\n    async def f(self) -> None: ...",
+            r"lamp\.py:6: TypeError: @every: give seconds or a setting, such as @every\(30\)",
+        ),
+        (
+            "class Lamp(Logic):\n    @every(None)\n    async def f(self) -> None: ...",
+            r"lamp\.py:6: TypeError: @every: .* and not None",
+        ),
+        (
+            "class Lamp(Logic):\n    @timeout\n    async def f(self) -> None: ...",
+            r"lamp\.py:6: TypeError: @timeout: give seconds, such as @timeout\(30\)",
+        ),
+        (
+            "class Lamp(Logic):\n    @on\n    async def f(self, value: object) -> None: ...",
+            r"lamp\.py:6: TypeError: @on: give a key, or a module and a key",
+        ),
     ],
 )
 def test_a_file_that_cannot_be_used(text: str, reason: str, tmp_path) -> None:
