@@ -39,6 +39,18 @@ IMPORTS = (
             "class Lamp(Logic):\n    @on\n    async def f(self, value: object) -> None: ...",
             r"lamp\.py:6: TypeError: @on: give a key, or a module and a key",
         ),
+        (
+            "class Given:\n    x: int = 1\n\n\nclass Lamp(Logic[Given]): ...",
+            r"lamp\.py:9: Given holds no settings: it must derive from Settings",
+        ),
+        (
+            "class Given(Settings):\n    x = 1\n\n\nclass Lamp(Logic[Given]): ...",
+            r"lamp\.py:9: setting 'x' of Given has no type: x: int = 1",
+        ),
+        (
+            "class Given(Settings):\n    x: complex = 1j\n\n\nclass Lamp(Logic[Given]): ...",
+            r"lamp\.py:5: settings class Given: complex is no type that JSON can carry",
+        ),
     ],
 )
 def test_a_file_that_cannot_be_used(text: str, reason: str, tmp_path) -> None:

@@ -78,10 +78,9 @@ def load(path: str) -> Blueprint:
 
 def blueprint(cls: type[Driver[Any]], doc: str) -> Blueprint:
     """What follows from a driver class. Raises InvalidDriver."""
+    of_settings, settings = _settings(cls)
     _check_class(cls)
     functions = functions_of(cls, HIDDEN)
-    of_settings = settings_class(cls, Driver)
-    settings = SettingsReader(of_settings)
     every, cron, handlers = _marked(cls, of_settings)
     module_name = cls.module_name or cls.__name__
     first_line = doc.strip().partition("\n")[0].rstrip(".")
@@ -114,6 +113,15 @@ def blueprint(cls: type[Driver[Any]], doc: str) -> Blueprint:
         defaults=defaults,
         metadata=_metadata(cls, functions, handlers, schema),
     )
+
+
+def _settings(cls: type[Driver[Any]]) -> tuple[type[Settings], SettingsReader]:
+    found: type = cls
+    try:
+        found = settings_class(cls, Driver)
+        return found, SettingsReader(found)
+    except InvalidDriver as error:
+        raise InvalidDriver(f"{_file_of(found)}:{_line_of(found)}: {error}") from error
 
 
 def _form(settings: SettingsReader, options: tuple[Transport, ...]) -> dict[str, object]:

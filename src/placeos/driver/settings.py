@@ -125,15 +125,32 @@ def secrets_of(settings: msgspec.Struct) -> Iterator[str]:
 
 
 def settings_class(driver: type, base: type) -> type[Settings]:
-    """The class `S` in `class X(Driver[S])`, wherever along the bases it was given."""
+    """The class `S` in `class X(Driver[S])`, wherever along the bases it was given.
+
+    Raises InvalidDriver for one that holds no settings.
+    """
     for cls in driver.__mro__:
         for given in getattr(cls, "__orig_bases__", ()):
             origin = typing.get_origin(given)
             if isinstance(origin, type) and issubclass(origin, base):
                 argument = typing.get_args(given)[0]
-                if isinstance(argument, type) and issubclass(argument, Settings):
+                if isinstance(argument, type):
+                    _check(argument)
                     return argument
     return Settings
+
+
+def _check(cls: type) -> None:
+    if not issubclass(cls, Settings):
+        raise InvalidDriver(f"{cls.__name__} holds no settings: it must derive from Settings")
+    for base in cls.__mro__[: cls.__mro__.index(Settings)]:
+        for name, member in vars(base).items():
+            plain = not (callable(member) or hasattr(member, "__get__"))
+            if plain and name[0] != "_" and name not in base.__annotations__:
+                raise InvalidDriver(
+                    f"setting '{name}' of {base.__name__} has no type: "
+                    f"{name}: {type(member).__name__} = {member!r}"
+                )
 
 
 @functools.cache
