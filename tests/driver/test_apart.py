@@ -53,3 +53,26 @@ async def test_their_calls_have_time_after_that_of_the_call_which_caused_them(
         await room.exec(function, user="user-1", timeout=5)
         await room.clock.advance(20)
         await room.status("switched", [True, user])
+
+
+async def test_one_lambda_is_not_taken_for_another(write_driver) -> None:
+    file = write_driver("""
+        import functools
+        from placeos.driver import Logic
+
+        class House(Logic):
+            async def started(self) -> None:
+                self.schedule.every(10, lambda: 1 / 0)
+                self.schedule.every(10, lambda: None)
+                self.schedule.every(10, functools.partial(self._divide, 0))
+
+            def _divide(self, by: int) -> float:
+                return 1 / by
+    """)
+    async with drive(file, clock=FakeClock()) as house:
+        await house.clock.advance(60)
+        faults = [
+            "_divide: ZeroDivisionError: division by zero",
+            "lambda at tried.py:7: ZeroDivisionError: division by zero",
+        ]
+        assert sorted(house.core.faults) == faults  # each told once

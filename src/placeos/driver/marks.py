@@ -123,7 +123,8 @@ def on(module: str, key: str | None = None) -> Callable[[F], F]:
     """Call a method with the present value, and then with every new one.
 
     `@on("Display_1", "power")` follows a module of the own system, whichever that is at the
-    time; `@on("power")` follows the own state. A missing value is None.
+    time; `@on("power")` follows the own state. None: the value has gone (of the own state also:
+    there is none yet).
     """
     if not isinstance(module, str) or not isinstance(key, str | None):
         raise TypeError(

@@ -228,9 +228,9 @@ class RemoteModule:
         return default if value is None else value
 
     def subscribe(self, key: str, handler: Handler) -> End:
-        """Call `handler` with the present value of a status and every new one, whichever module
-        is at this place of the system at the time; with None while there is none. Returns what
-        ends it."""
+        """Call `handler` with the value of a status as soon as there is one and with every new
+        one, whichever module is at this place of the system at the time; with None when it has
+        gone. Returns what ends it."""
         return self._asker.subscriptions.other(self._place.system, str(self._place), key, handler)
 
     async def implements(self, what: Interfaces) -> bool:

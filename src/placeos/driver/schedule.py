@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Awaitable, Callable
 from datetime import datetime, tzinfo
-from typing import Final, Protocol
+from pathlib import Path
+from typing import Any, Final, Protocol
 
 from placeos.driver import clock
 from placeos.driver.cron import Cron, machine_zone, zone_of
@@ -39,7 +41,7 @@ class Timer:
         self.runs = 0  # how often it was started
         self._schedule = schedule
         self._job = job
-        self._name: str = getattr(job, "__name__", "scheduled job")
+        self._name = _name(job)
         self._due = 0.0  # in the loop's time
         self._active = False
         self._handle: asyncio.TimerHandle | None = None
@@ -317,3 +319,13 @@ class Schedule:
         if immediate:
             timer.trigger()
         return timer
+
+
+def _name(job: Any) -> str:
+    """What a job is called in logs and faults: two of them should not be taken for one."""
+    if isinstance(job, functools.partial):
+        return _name(job.func)
+    name: str = getattr(job, "__name__", "scheduled job")
+    if name != "<lambda>":
+        return name
+    return f"lambda at {Path(job.__code__.co_filename).name}:{job.__code__.co_firstlineno}"
