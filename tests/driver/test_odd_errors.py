@@ -71,6 +71,9 @@ ODD = """
         async def _speechless(self) -> None:
             raise Speechless
 
+        async def send_too_much(self) -> None:
+            await self.system["Display_1"].show("x" * 20_000_000)
+
         def well(self) -> str:
             return "well"
 """
@@ -103,6 +106,13 @@ async def test_values(write_driver) -> None:
         assert await odd.exec("halve", {"number": 4}) == 2
         error = await refusal(odd, "halve", {"number": 5})
         assert (error.message, error.code) == ("argument 'even' of 'halve': KeyError: 1", 400)
+
+
+async def test_more_than_fits_into_a_call(write_driver) -> None:
+    async with drive(write_driver(ODD)) as odd:
+        error = await refusal(odd, "send_too_much")
+        assert (error.kind, error.code) == ("RemoteError", 413)
+        assert error.message.startswith("Display_1.show: frame of 200000")
 
 
 @pytest.mark.parametrize("key", ["half", "", "x" * 2000, 5, None])

@@ -12,7 +12,7 @@ from placeos.driver.calls import DEEPEST, Call, present
 from placeos.driver.errors import Busy, RemoteError, sendable
 from placeos.driver.state import Changes
 from placeos.wire.errors import CallError, Failure
-from placeos.wire.frame import Clearance, Command, Header
+from placeos.wire.frame import Clearance, Command, FrameError, Header
 from placeos.wire.link import HIGH_WATER, Link
 from placeos.wire.messages import (
     Bind,
@@ -202,6 +202,8 @@ class Upstream:
             raise RemoteError(
                 error.message, code=error.code, kind=error.kind, failure=str(error.failure)
             ) from error
+        except FrameError as error:  # nothing was sent
+            raise RemoteError(str(error), code=413, failure=str(Failure.NOT_RUN)) from error
         return answer
 
 
