@@ -34,6 +34,10 @@ class Platform:
         return b"true"
 
     async def read(self, place, key, seconds=None):
+        if key == "fail":
+            raise RemoteError("core is busy", code=503, failure="busy")
+        if key == "nowhere":  # as core answers where there is no such module
+            raise RemoteError("could not find module", code=404, failure="module_not_found")
         return b"null"
 
     async def system(self, system_id, seconds=None):
@@ -185,3 +189,13 @@ async def test_errors_of_the_caller_are_told_at_once(remote):
 )
 def test_names(name, place):
     assert split_name(name) == place
+
+
+async def test_a_value_that_is_not_there(remote):
+    module, *_ = remote
+    assert await module.get("power") is None
+    assert await module.get("power", False) is False
+    assert await module.get("nowhere", False) is False
+    with pytest.raises(RemoteError, match=r"Display_2\.fail: core is busy") as caught:
+        await module.get("fail")
+    assert (caught.value.code, caught.value.failure) == (503, "busy")

@@ -12,6 +12,7 @@ from msgspec import Meta, Raw
 from placeos.driver import Driver, Logic, Settings
 from placeos.driver.errors import InvalidDriver, InvalidSettings
 from placeos.driver.settings import SettingsReader, settings_class
+from placeos.driver.testing import CallError, drive
 
 
 class Side(Enum):
@@ -105,7 +106,7 @@ def test_form():
 
 def test_starting_point():
     text = reader.defaults()
-    assert msgspec.json.decode(text) == {"poll_every": 10, "side": "Left", "inputs": []}
+    assert msgspec.json.decode(text) == {"poll_every": 10, "side": "left", "inputs": []}
 
 
 def test_class_of_a_driver():
@@ -128,3 +129,30 @@ def test_type_that_settings_cannot_have():
 
     with pytest.raises(InvalidDriver, match="settings class Odd"):
         SettingsReader(Odd)
+
+
+async def test_settings_that_do_not_go_together(write_driver):
+    file = write_driver("""
+        from placeos.driver import Logic, Settings
+
+        class Range(Settings):
+            low: int = 0
+            high: int = 100
+
+            def __post_init__(self):
+                if self.low > self.high:
+                    raise ValueError("low is above high")
+
+        class Limited(Logic[Range]):
+            async def range(self) -> list[int]:
+                return [self.settings.low, self.settings.high]
+    """)
+    async with drive(file, settings={"low": 5}) as limited:
+        with pytest.raises(CallError, match="settings: low is above high") as caught:
+            await limited.update(low=200)
+        assert caught.value.code == 400
+        await limited.fault("settings: low is above high")
+        assert await limited.exec("range") == [5, 100]
+    with pytest.raises(CallError, match="settings: low is above high"):
+        async with drive(file, settings={"low": 200}):
+            pass

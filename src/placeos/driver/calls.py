@@ -7,6 +7,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+DEEPEST = 100  # calls of modules by modules within each other
 DEFAULT_TIMEOUT = 30.0  # seconds a module waits for another one outside of any call
 
 T = TypeVar("T")
@@ -14,10 +15,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One EXECUTE. `deadline` is in the loop's time; 0 is none."""
+    """One EXECUTE. `deadline` is in the loop's time; 0 is none. `depth` counts the calls of
+    modules by modules that led to it."""
 
     user: str = ""
     deadline: float = 0.0
+    depth: int = 0
 
     def remaining(self) -> float:
         """Seconds left, never quite 0; `DEFAULT_TIMEOUT` for a call without a deadline."""

@@ -9,7 +9,7 @@ from typing import Any, Final, Protocol
 
 from placeos.driver.command import Command, Gate, Match
 from placeos.driver.errors import NoReply, Offline, text_of
-from placeos.driver.health import Health
+from placeos.driver.health import Health, rethrow_own
 from placeos.driver.inbox import Inbox
 from placeos.driver.log import ModuleLogger
 from placeos.driver.sender import Sender
@@ -303,7 +303,8 @@ class Device:
                 await login()
         except TimeoutError:
             self._login_failed(f"login did not end within {LOGIN_TIMEOUT:g} s")
-        except Exception as error:
+        except BaseException as error:
+            rethrow_own(error)
             self._owner.log.debug("login failed", exc_info=error)
             self._login_failed(text_of(error))
         else:

@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import traceback
 from typing import Final
+
+from placeos.wire.errors import CallError, Failure
 
 LONGEST: Final = 8_000  # characters of an error or of a line of the log
 
@@ -78,12 +79,6 @@ class InvalidDriver(DriverError):
     """A driver file that cannot be used. The message names file, line and reason."""
 
 
-def backtrace_of(error: BaseException) -> list[str]:
-    """Where an error came from, innermost last: `file:line in function`."""
-    frames = traceback.extract_tb(error.__traceback__)[-20:]
-    return [f"{frame.filename}:{frame.lineno} in {frame.name}" for frame in frames]
-
-
 def text_of(error: BaseException) -> str:
     """What an error says, or its class. It may be any driver's own: this never raises."""
     name = type(error).__name__
@@ -91,24 +86,37 @@ def text_of(error: BaseException) -> str:
         text = str(error)
     except Exception as problem:
         return f"{name} (its text cannot be had: {type(problem).__name__})"
-    return bounded(text) or name
+    return sendable(text) or name
 
 
-def bounded(text: str) -> str:
-    """A text as it can be sent: without its middle if it is long, without half characters."""
+def sendable(text: str) -> str:
+    """A text as it can be sent: without its middle if it is long, without half characters
+    (what `surrogateescape` leaves)."""
     if len(text) > LONGEST:
-        half = LONGEST // 2
+        half = LONGEST // 2 - 32  # room for what follows: a text is cut once
         left_out = len(text) - 2 * half
         text = f"{text[:half]} … ({left_out} characters were left out) … {text[-half:]}"
-    return text.encode("utf-8", "replace").decode()
+    return text if text.isascii() else text.encode(errors="backslashreplace").decode()
 
 
-def is_end(error: BaseException) -> bool:
-    """Whether this ends the present task, or the process, and is no failure of what runs in it.
+def backtrace_of(error: BaseException) -> list[str]:
+    """Where an error came from, innermost last: `file:line in function`."""
+    frames = traceback.extract_tb(error.__traceback__)[-20:]
+    return [f"{frame.filename}:{frame.lineno} in {frame.name}" for frame in frames]
 
-    That something else was cancelled for which the task waited is one.
-    """
-    if isinstance(error, asyncio.CancelledError):
-        task = asyncio.current_task()
-        return task is None or task.cancelling() > 0
-    return isinstance(error, SystemExit | KeyboardInterrupt | GeneratorExit)
+
+def raised(error: BaseException) -> CallError:
+    """What a caller sees of an error of a driver."""
+    if isinstance(error, CallError):
+        return error
+    try:
+        code = getattr(error, "code", 500)
+    except Exception:  # a property of a driver's own
+        code = 500
+    return CallError(
+        Failure.RAISED,
+        text_of(error),
+        code=code if isinstance(code, int) and 400 <= code <= 599 else 500,
+        kind=type(error).__name__,
+        backtrace=backtrace_of(error),
+    )

@@ -13,9 +13,9 @@ from typing import Any
 
 import msgspec
 
-from placeos.driver.errors import BadArguments, InvalidDriver
+from placeos.driver.errors import BadArguments, DriverError, InvalidDriver, text_of
 from placeos.driver.marks import Marks, marks_of
-from placeos.driver.schema import Converter, JsonSchema, default_text, describe
+from placeos.driver.schema import Converter, JsonSchema, default_text, describe, encode
 from placeos.wire.frame import Clearance
 
 _decode = msgspec.json.Decoder().decode
@@ -44,6 +44,10 @@ class Parameter:
             problem = str(error).replace("`", "").removesuffix(" - at `$`")
             raise BadArguments(
                 f"wrong type for argument '{self.name}' of '{function}': {problem}"
+            ) from error
+        except Exception as error:  # of a type of the driver, which checks by code of its own
+            raise BadArguments(
+                f"argument '{self.name}' of '{function}': {type(error).__name__}: {text_of(error)}"
             ) from error
 
 
@@ -217,6 +221,12 @@ def _parameter(parameter: inspect.Parameter, kind: object, member: FunctionType)
     except (TypeError, NotImplementedError) as error:
         raise InvalidDriver(f"{_where(member)}: argument '{parameter.name}': {error}") from error
     required = parameter.default is parameter.empty
+    if not required:
+        try:
+            encode(default_text(parameter.default))
+        except DriverError as error:
+            where = f"{_where(member)}: default of argument '{parameter.name}'"
+            raise InvalidDriver(f"{where}: {error}") from error
     return Parameter(
         name=argument_name(parameter.name),
         schema=schema,

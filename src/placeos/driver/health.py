@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import Protocol
 
-from placeos.driver.errors import Offline, backtrace_of, is_end, text_of
+from placeos.driver.errors import Offline, backtrace_of, text_of
+
+
+def rethrow_own(error: BaseException) -> None:
+    """Raise `error` if it ends the present task, or the process, and is no failure
+    of what runs in it.
+
+    That something else was cancelled for which the task waited is one, and so is that a library
+    gave up with `sys.exit`.
+    """
+    if isinstance(error, asyncio.CancelledError):
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise error
+    elif isinstance(error, KeyboardInterrupt | GeneratorExit):
+        raise error
 
 
 class Tell(Protocol):
@@ -33,10 +49,9 @@ class Health:
     def failed(self, part: str, error: BaseException) -> None:
         """`part` raised. That a device is offline is no failure: `connected` says it.
 
-        What ends the present task or the process is raised again.
+        Raises `error` if it ends the present task or the process (`rethrow_own`).
         """
-        if is_end(error):
-            raise error
+        rethrow_own(error)
         if isinstance(error, Offline):
             self._log.debug("%s: %s", part, error)
             return

@@ -14,7 +14,7 @@ from typing import Any, Final, cast
 
 from placeos import __version__
 from placeos.driver.base import HIDDEN, RESERVED, Driver
-from placeos.driver.errors import DriverError, InvalidDriver
+from placeos.driver.errors import DriverError, InvalidDriver, text_of
 from placeos.driver.functions import (
     Function,
     functions_of,
@@ -78,13 +78,9 @@ def load(path: str) -> Blueprint:
 
 def blueprint(cls: type[Driver[Any]], doc: str) -> Blueprint:
     """What follows from a driver class. Raises InvalidDriver."""
+    of_settings, settings = _settings(cls)
     _check_class(cls)
     functions = functions_of(cls, HIDDEN)
-    of_settings = settings_class(cls, Driver)
-    try:
-        settings = SettingsReader(of_settings)
-    except InvalidDriver as error:
-        raise InvalidDriver(f"{_file_of(of_settings)}:{_line_of(of_settings)}: {error}") from error
     every, cron, handlers = _marked(cls, of_settings)
     module_name = cls.module_name or cls.__name__
     first_line = doc.strip().partition("\n")[0].rstrip(".")
@@ -117,6 +113,15 @@ def blueprint(cls: type[Driver[Any]], doc: str) -> Blueprint:
         defaults=defaults,
         metadata=_metadata(cls, functions, handlers, schema),
     )
+
+
+def _settings(cls: type[Driver[Any]]) -> tuple[type[Settings], SettingsReader]:
+    found: type = cls
+    try:
+        found = settings_class(cls, Driver)
+        return found, SettingsReader(found)
+    except InvalidDriver as error:
+        raise InvalidDriver(f"{_file_of(found)}:{_line_of(found)}: {error}") from error
 
 
 def _form(settings: SettingsReader, options: tuple[Transport, ...]) -> dict[str, object]:
@@ -158,7 +163,9 @@ def _execute(path: str) -> ModuleType:
         raise InvalidDriver(f"{where}:{error.lineno or 1}: SyntaxError: {error.msg}") from error
     except BaseException as error:  # SystemExit and KeyboardInterrupt too
         line = _line_in(path, error)
-        raise InvalidDriver(f"{file.name}{line}: {type(error).__name__}: {error}") from error
+        raise InvalidDriver(
+            f"{file.name}{line}: {type(error).__name__}: {text_of(error)}"
+        ) from error
     return module
 
 

@@ -20,7 +20,7 @@ from typing import Final
 
 import msgspec
 
-from placeos.driver.errors import InvalidSettings, bounded, text_of
+from placeos.driver.errors import InvalidSettings, sendable, text_of
 from placeos.driver.flood import Allowance
 from placeos.driver.mask import Mask
 
@@ -239,4 +239,4 @@ def _text(record: logging.LogRecord) -> str:
             text = f"(a line that cannot be formatted: {text_of(error)})"
     if record.exc_info and record.exc_info[0] is not None:
         text += "\n" + "".join(traceback.format_exception(*record.exc_info)).rstrip()
-    return bounded(text)
+    return sendable(text)

@@ -55,6 +55,10 @@ def _mark(method: F, marks: Marks) -> F:
     return method
 
 
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def function(*, name: str) -> Callable[[F], F]:
     """Publish a method under a name that is no Python name: `@function(name="power?")`."""
     return lambda method: _mark(method, replace(marks_of(method), name=name))
@@ -72,6 +76,8 @@ def administrator(method: F) -> F:
 
 def timeout(seconds: float) -> Callable[[F], F]:
     """Cancel a call of this function after `seconds`, if its caller gave it no less."""
+    if not (_is_number(seconds) and seconds > 0):
+        raise TypeError(f"@timeout: give seconds, such as @timeout(30), and not {seconds!r}")
     return lambda method: _mark(method, replace(marks_of(method), timeout=seconds))
 
 
@@ -82,6 +88,11 @@ def every(period: float | str, *, offline: bool = False) -> Callable[[F], F]:
     before. A setting of 0 or less switches it off. It pauses while the device is not
     connected, unless `offline` is true.
     """
+    if not (_is_number(period) or isinstance(period, str)):
+        raise TypeError(
+            f'@every: give seconds or a setting, such as @every(30) or @every("poll_every"), '
+            f"and not {period!r}"
+        )
 
     def decorate(method: F) -> F:
         marks = marks_of(method)
@@ -112,8 +123,14 @@ def on(module: str, key: str | None = None) -> Callable[[F], F]:
     """Call a method with the present value, and then with every new one.
 
     `@on("Display_1", "power")` follows a module of the own system, whichever that is at the
-    time; `@on("power")` follows the own state. A missing value is None.
+    time; `@on("power")` follows the own state. None: the value has gone (of the own state also:
+    there is none yet).
     """
+    if not isinstance(module, str) or not isinstance(key, str | None):
+        raise TypeError(
+            f'@on: give a key, or a module and a key, such as @on("Display_1", "power"), '
+            f"and not {module!r}"
+        )
     place = ("", module) if key is None else (module, key)
 
     def decorate(method: F) -> F:

@@ -9,7 +9,7 @@ from datetime import tzinfo
 from typing import Final
 
 from placeos.driver.base import attach
-from placeos.driver.calls import Call, present
+from placeos.driver.calls import NO_CALL, Call, present
 from placeos.driver.cron import machine_zone, zone_of
 from placeos.driver.declared import Declared
 from placeos.driver.errors import DriverError, InvalidSettings, Offline
@@ -54,8 +54,8 @@ class Module:
         self.settings, problems = blueprint.settings.read_with_defaults(start.settings)
         inherited = {key: bytes(text) for key, text in start.state.items()}
         self.state = State(self._publish_state, inherited)
-        self.schedule = Schedule(self.spawn, self.health, self._zone)
-        parts = (start.id, upstream, self.state, self.spawn, self.health)
+        self.schedule = Schedule(self.spawn_apart, self.health, self._zone)
+        parts = (start.id, upstream, self.state, self.spawn_apart, self.health)
         self.subscriptions = Subscriptions(*parts)  # those made in code
         self._declared_subscriptions = Subscriptions(*parts)
         self.driver = blueprint.cls.__new__(blueprint.cls)
@@ -132,6 +132,8 @@ class Module:
     async def _start(self) -> None:
         hook = self.spawn(self._prepare("started"), "started")
         await asyncio.wait([hook], timeout=PATIENCE)
+        if self.schedule.closed:  # it was stopped meanwhile
+            return
         self._follow()
         self.reach.start()
         self.resume_timers()
@@ -251,10 +253,21 @@ class Module:
         task.add_done_callback(self._ended if report else self._tasks.discard)
         return task
 
+    def spawn_apart(
+        self, job: Awaitable[object], name: str, *, report: bool = True, user: str = ""
+    ) -> asyncio.Task[object]:
+        """Start a task that is no part of the call which may have caused it: the time of that
+        call is not its own."""
+        token = present.set(Call(user) if user else NO_CALL)
+        try:
+            return self.spawn(job, name, report=report)
+        finally:
+            present.reset(token)
+
     def background(self, job: Awaitable[object], name: str) -> None:
-        """Start what the driver wants done without a caller: its failure is a fault, until it
-        goes well."""
-        task = self.spawn(self._guarded(job, name), name)
+        """Start what the driver wants done without a caller, on behalf of the same user: its
+        failure is a fault, until it goes well."""
+        task = self.spawn_apart(self._guarded(job, name), name, user=self.user or "")
         if isinstance(job, Coroutine):  # which never began if it was cancelled at once
             task.add_done_callback(lambda _: job.close())
 
@@ -303,7 +316,8 @@ class Module:
     def resume_timers(self, *, others: bool = True) -> None:
         """Let run what `@every` declares, as far as the device allows; with `others` also what
         needs no device."""
-        self._declared.resume(online=self.reach.usable, others=others)
+        if not self.schedule.closed:
+            self._declared.resume(online=self.reach.usable, others=others)
 
     def pause_timers(self) -> None:
         """Stop what needs the device."""

@@ -24,7 +24,8 @@ from placeos.driver.errors import (
     DriverError,
     InvalidDriver,
     backtrace_of,
-    text_of,
+    raised,
+    sendable,
 )
 from placeos.driver.functions import Function
 from placeos.driver.loader import Blueprint, load
@@ -152,7 +153,7 @@ class DriverProcess:
         try:
             answer = await step()
         except Exception as error:
-            self._link.fail(header.sequence, _raised(error))
+            self._link.fail(header.sequence, raised(error))
         else:
             self._link.reply(header.sequence, answer)
 
@@ -212,7 +213,7 @@ class DriverProcess:
         except BadArguments as error:
             raise CallError(Failure.BAD_ARGUMENTS, str(error)) from error
         Execution(self._loop, self._link, header.sequence, module, self._calls).enter(
-            function, args, named, _time_for(header, function), header.user
+            function, args, named, _time_for(header, function), header
         )
 
     def _on_cancel(self, sequence: int) -> None:
@@ -248,17 +249,18 @@ class Execution:
         args: list[object],
         named: dict[str, object],
         seconds: float,
-        user: str,
+        header: Header,
     ) -> None:
         """Start the function; after `seconds` (0: never) it is cancelled."""
         loop = self._loop
-        call = Call(user, loop.time() + seconds if seconds else 0.0)
+        deadline = loop.time() + seconds if seconds else 0.0
+        call = Call(header.user, deadline, header.depth)
         if function.plain:
             try:
                 result = self._module.call_plain(function, args, named, call)
-            except BaseException as error:  # past this it would end the link
+            except BaseException as error:  # or it would end the process, with all modules
                 self._module.state.flush()
-                self._fail(_raised(error))
+                self._fail(raised(error))
                 return
             if not isinstance(result, Awaitable):
                 self._returned(result)
@@ -290,7 +292,7 @@ class Execution:
         self._module.state.flush()
         error = None if task.cancelled() else task.exception()
         if error is not None:
-            self._fail(_raised(error))
+            self._fail(raised(error))
         else:
             self._fail(CallError(Failure.MAY_HAVE_RUN, "it was stopped while it ran"))
 
@@ -315,7 +317,7 @@ class Execution:
 
     def _fail(self, error: CallError) -> None:
         self._answered = True
-        error.message = self._module.log.mask.text(error.message)
+        error.message = sendable(self._module.log.mask.text(error.message))
         self._link.fail(self._sequence, error)
 
 
@@ -323,23 +325,6 @@ def _time_for(header: Header, function: Function) -> float:
     """Seconds a call may take: what the caller has left, or less if the function says so."""
     limits = [limit for limit in (header.remaining / 1000, function.timeout) if limit > 0]
     return min(limits, default=0.0)
-
-
-def _raised(error: BaseException) -> CallError:
-    """What a caller sees of an error of the driver."""
-    if isinstance(error, CallError):
-        return error
-    try:
-        code = getattr(error, "code", 500)
-    except Exception:  # a property of a driver's own
-        code = 500
-    return CallError(
-        Failure.RAISED,
-        text_of(error),
-        code=code if isinstance(code, int) and 400 <= code <= 599 else 500,
-        kind=type(error).__name__,
-        backtrace=backtrace_of(error),
-    )
 
 
 def _refuse_exit(code: object = None) -> NoReturn:

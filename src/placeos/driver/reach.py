@@ -148,8 +148,9 @@ class Reach:
     # -- what the device tells (see device.py) --------------------------------------------
 
     def spawn(self, job: Awaitable[object], name: str) -> asyncio.Task[object]:
-        """Start a task that ends with the module."""
-        return self._module.spawn(job, name)
+        """Start a task that ends with the module, and is no part of a call that may have made
+        the device speak."""
+        return self._module.spawn_apart(job, name)
 
     def came_online(self) -> None:
         """The device can be used."""

@@ -20,6 +20,7 @@ from placeos.driver.errors import DriverError, RemoteError
 from placeos.driver.functions import argument_name
 from placeos.driver.schedule import Spawn
 from placeos.driver.schema import encode
+from placeos.wire.errors import Failure
 from placeos.wire.messages import SystemModule, SystemView
 
 if TYPE_CHECKING:
@@ -214,23 +215,23 @@ class RemoteModule:
         try:
             return msgspec.json.decode(await ask(self._where(), function, payload, self._seconds))
         except RemoteError as error:
-            raise RemoteError(
-                f"{self._place}.{function}: {error}",
-                code=error.code,
-                kind=error.kind,
-                failure=error.failure,
-            ) from error
+            raise self._named(function, error) from error
 
     async def get(self, key: str, default: Any = None) -> Any:
-        """A status value of the module, `default` if there is none."""
-        text = await self._asker.platform.read(self._where(), key, self._seconds)
+        """A status value of the module, `default` if there is none, or no such module."""
+        try:
+            text = await self._asker.platform.read(self._where(), key, self._seconds)
+        except RemoteError as error:
+            if error.failure == Failure.MODULE_NOT_FOUND:
+                return default
+            raise self._named(key, error) from error
         value = msgspec.json.decode(text)
         return default if value is None else value
 
     def subscribe(self, key: str, handler: Handler) -> End:
-        """Call `handler` with the present value of a status and every new one, whichever module
-        is at this place of the system at the time; with None while there is none. Returns what
-        ends it."""
+        """Call `handler` with the value of a status as soon as there is one and with every new
+        one, whichever module is at this place of the system at the time; with None when it has
+        gone. Returns what ends it."""
         return self._asker.subscriptions.other(self._place.system, str(self._place), key, handler)
 
     async def implements(self, what: Interfaces) -> bool:
@@ -238,6 +239,15 @@ class RemoteModule:
         wanted = interface_names(what)
         found = await self._find()
         return found is not None and offers(found, wanted)
+
+    def _named(self, what: str, error: RemoteError) -> RemoteError:
+        """The same error, naming the module and what was asked of it."""
+        return RemoteError(
+            f"{self._place}.{what}: {error}",
+            code=error.code,
+            kind=error.kind,
+            failure=error.failure,
+        )
 
     def _where(self) -> str:
         place = self._place

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Awaitable, Callable
 from datetime import datetime, tzinfo
-from typing import Final, Protocol
+from pathlib import Path
+from typing import Any, Final, Protocol
 
 from placeos.driver import clock
 from placeos.driver.cron import Cron, machine_zone, zone_of
@@ -39,7 +41,7 @@ class Timer:
         self.runs = 0  # how often it was started
         self._schedule = schedule
         self._job = job
-        self._name: str = getattr(job, "__name__", "scheduled job")
+        self._name = _name(job)
         self._due = 0.0  # in the loop's time
         self._active = False
         self._handle: asyncio.TimerHandle | None = None
@@ -66,14 +68,15 @@ class Timer:
             task.cancel()
 
     def resume(self) -> None:
-        """Begin anew, as when it was made."""
+        """Begin anew, as when it was made. Raises DriverError once the module was stopped."""
         self.pause()
+        self._schedule.remember(self)
         self._active = True
         self._begin()
 
     def trigger(self) -> None:
         """Run it now, unless it is running; what happens once happens now instead."""
-        if self._task is None:
+        if self._task is None and not self._schedule.closed:
             self._run()
 
     # -- inside ---------------------------------------------------------------------------
@@ -240,7 +243,7 @@ class Schedule:
     `next_run`. A run that fails is logged and does not end its entry.
     """
 
-    __slots__ = ("_closed", "_declared", "_timers", "_zone", "health", "loop", "spawn")
+    __slots__ = ("_declared", "_timers", "_zone", "closed", "health", "loop", "spawn")
 
     def __init__(self, spawn: Spawn, health: Health, zone: Zone = machine_zone) -> None:
         self.loop = asyncio.get_running_loop()
@@ -249,7 +252,7 @@ class Schedule:
         self._zone = zone
         self._timers: set[Timer] = set()
         self._declared: list[Timer] = []
-        self._closed = False
+        self.closed = False
 
     def in_(self, seconds: float, job: Job) -> Timer:
         """Run `job` once, after `seconds`."""
@@ -283,6 +286,13 @@ class Schedule:
         self._declared.append(timer)
         return timer
 
+    def remember(self, timer: Timer) -> None:
+        """Called by a timer that begins. Raises DriverError."""
+        if self.closed:
+            raise DriverError("the module was stopped")
+        if timer not in self._declared:
+            self._timers.add(timer)
+
     def forget(self, timer: Timer) -> None:
         """Called by a timer that has ended."""
         self._timers.discard(timer)
@@ -294,7 +304,7 @@ class Schedule:
 
     def close(self) -> None:
         """Cancel all entries and take no more."""
-        self._closed = True
+        self.closed = True
         self.clear()
         for timer in self._declared:
             timer.cancel()
@@ -305,10 +315,17 @@ class Schedule:
         return Calendar(self, job, Cron(spec), where)
 
     def _started(self, timer: Timer, immediate: bool = False) -> Timer:
-        if self._closed:
-            raise DriverError("the module was stopped")
-        self._timers.add(timer)
         timer.resume()
         if immediate:
             timer.trigger()
         return timer
+
+
+def _name(job: Any) -> str:
+    """What a job is called in logs and faults: two of them should not be taken for one."""
+    if isinstance(job, functools.partial):
+        return _name(job.func)
+    name: str = getattr(job, "__name__", "scheduled job")
+    if name != "<lambda>":
+        return name
+    return f"lambda at {Path(job.__code__.co_filename).name}:{job.__code__.co_firstlineno}"

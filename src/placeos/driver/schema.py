@@ -7,7 +7,7 @@ lower_snake names, and values go out under the name as declared.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from typing import Any, Final
@@ -15,7 +15,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import inspect as introspect
 
-from placeos.driver.errors import DriverError
+from placeos.driver.errors import DriverError, sendable, text_of
 
 JsonSchema = dict[str, object]
 Normalise = Callable[[Any], Any]
@@ -38,6 +38,8 @@ _SIMPLE: Final[dict[type, tuple[JsonSchema, str]]] = {
     introspect.UUIDType: ({"type": "string", "format": "uuid"}, "UUID"),
     introspect.DecimalType: ({"type": "string", "format": "decimal"}, "Decimal"),
 }
+_LITERALS: Final = {str: "String", int: "Int64", bool: "Bool", type(None): "Nil"}
+_NAMES: Final = {"String": "string", "Int64": "integer", "Bool": "boolean", "Nil": "null"}
 _BOUNDS: Final = {
     "ge": "minimum",
     "gt": "exclusiveMinimum",
@@ -62,8 +64,9 @@ def encode(value: object) -> bytes:
     """The JSON text of a state value or a result. Raises DriverError if it has none."""
     try:
         return msgspec.json.encode(value if type(value) in _SCALARS else plain(value))
-    except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise DriverError(f"a {type(value).__name__} cannot be written as JSON: {error}") from error
+    except Exception as error:  # a `__json__` or a property of the driver may raise anything
+        name, why = type(value).__name__, sendable(text_of(error))
+        raise DriverError(f"a {name} cannot be written as JSON: {why}") from error
 
 
 def plain(value: object) -> object:
@@ -77,8 +80,7 @@ def plain(value: object) -> object:
         case Enum():
             return value.name
         case msgspec.Struct():
-            named = zip(value.__struct_fields__, value.__struct_encode_fields__, strict=True)
-            return {encoded: plain(getattr(value, name)) for name, encoded in named}
+            return _plain_struct(value)
         case Mapping():
             return {plain(key): plain(item) for key, item in value.items()}
         case list() | tuple() | set() | frozenset():
@@ -87,6 +89,16 @@ def plain(value: object) -> object:
             return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
         case _:
             return value
+
+
+def _plain_struct(value: msgspec.Struct) -> object:
+    config = value.__struct_config__
+    tag = {config.tag_field: config.tag} if config.tag_field else {}
+    names = zip(value.__struct_fields__, value.__struct_encode_fields__, strict=True)
+    members = {encoded: plain(getattr(value, name)) for name, encoded in names}
+    if config.array_like:
+        return [*tag.values(), *members.values()]
+    return tag | {name: item for name, item in members.items() if item is not msgspec.UNSET}
 
 
 # -- schemas ------------------------------------------------------------------------------
@@ -110,8 +122,10 @@ def _describe(info: introspect.Type, inside: tuple[type, ...]) -> tuple[JsonSche
             names = [lower_snake(member.name) for member in cls]
             return {"type": "string", "enum": names}, TITLES.get(cls, cls.__name__)
         case introspect.LiteralType(values=values):
-            kind = "string" if all(isinstance(v, str) for v in values) else "integer"
-            return {"type": kind, "enum": list(values)}, "String" if kind == "string" else "Int64"
+            titles = list(dict.fromkeys(_LITERALS[type(value)] for value in values))
+            title = titles[0] if len(titles) == 1 else f"({' | '.join(titles)})"
+            schema = {"type": _NAMES[titles[0]]} if len(titles) == 1 else {}
+            return schema | {"enum": list(values)}, title
         case introspect.UnionType(types=types):
             parts = [_describe(part, inside) for part in types]
             return {"anyOf": [s for s, _ in parts]}, f"({' | '.join(t for _, t in parts)})"
@@ -135,21 +149,33 @@ def _describe(info: introspect.Type, inside: tuple[type, ...]) -> tuple[JsonSche
             title = TITLES.get(cls, cls.__name__)
             if cls in inside:  # a type that holds itself: its depth cannot be written out
                 return {"type": "object"}, title
-            return _record(info.fields, (*inside, cls)), title
+            return _record(info, (*inside, cls)), title
         case introspect.CustomType(cls=cls) if cls is not object:
             raise TypeError(f"{cls.__name__} is no type that JSON can carry")
         case _:
             return {"type": "object"}, "JSON::Any"
 
 
-def _record(members: tuple[introspect.Field, ...], inside: tuple[type, ...]) -> JsonSchema:
+def _record(info: Any, inside: tuple[type, ...]) -> JsonSchema:
+    if isinstance(info, introspect.NamedTupleType) or getattr(info, "array_like", False):
+        tag = [_constant(info.tag)] if getattr(info, "tag", None) is not None else []
+        items = [_describe(member.type, inside)[0] | default_of(member) for member in info.fields]
+        return {"type": "array", "items": [*tag, *items]}
     properties: dict[str, object] = {}
-    for member in members:
+    required: list[str] = []
+    if getattr(info, "tag_field", None):
+        properties[info.tag_field] = _constant(info.tag)
+        required.append(info.tag_field)
+    for member in info.fields:
         schema, _ = _describe(member.type, inside)
         properties[member.encode_name] = schema | default_of(member)
     record: JsonSchema = {"type": "object", "properties": properties}
-    required = [member.encode_name for member in members if member.required]
+    required += [member.encode_name for member in info.fields if member.required]
     return record | ({"required": required} if required else {})
+
+
+def _constant(tag: str | int) -> JsonSchema:
+    return {"type": "string" if isinstance(tag, str) else "integer", "enum": [tag]}
 
 
 def default_of(member: introspect.Field) -> JsonSchema:
@@ -162,7 +188,15 @@ def default_of(member: introspect.Field) -> JsonSchema:
 
 def default_text(value: object) -> object:
     """A default as schemas show it: enums in lower_snake."""
-    return lower_snake(value.name) if isinstance(value, Enum) else plain(value)
+    match value:
+        case Enum():
+            return lower_snake(value.name)
+        case list() | tuple() | set() | frozenset():
+            return [default_text(item) for item in value]
+        case dict():
+            return {default_text(key): default_text(item) for key, item in value.items()}
+        case _:
+            return plain(value)
 
 
 def _bounds(info: introspect.Type) -> JsonSchema:
@@ -181,7 +215,7 @@ class Converter:
     def __init__(self, kind: object) -> None:
         info = introspect.type_info(kind)
         self._kind = kind
-        self._normalise = _normaliser(info, ())
+        self._normalise = _normaliser(info, {})
         self.is_enum = isinstance(info, introspect.EnumType)
 
     def __call__(self, value: object) -> object:
@@ -191,8 +225,11 @@ class Converter:
         return msgspec.convert(value, self._kind, str_keys=True)
 
 
-def _normaliser(info: introspect.Type, inside: tuple[type, ...]) -> Normalise | None:
-    """What brings the enum names in a value into the form msgspec expects; None: no enums."""
+def _normaliser(info: introspect.Type, inside: Mapping[type, Normalise]) -> Normalise | None:
+    """What brings the enum names in a value into the form msgspec expects; None: no enums.
+
+    `inside` are the records on the way, which may hold themselves.
+    """
     match info:
         case introspect.Metadata(type=inner):
             return _normaliser(inner, inside)
@@ -200,22 +237,46 @@ def _normaliser(info: introspect.Type, inside: tuple[type, ...]) -> Normalise | 
             return _enum_normaliser(cls)
         case introspect.UnionType(types=types):
             return _chain([n for n in (_normaliser(part, inside) for part in types) if n])
-        case introspect.DictType(value_type=inner):
-            of_value = _normaliser(inner, inside)
-            return of_value and (lambda v: _over_mapping(v, of_value))
+        case introspect.DictType(key_type=key, value_type=inner):
+            of_key, of_value = _normaliser(key, inside), _normaliser(inner, inside)
+            return (of_key or of_value) and (lambda v: _over_mapping(v, of_key, of_value))
+        case introspect.TupleType(item_types=types):
+            items = [_normaliser(part, inside) for part in types]
+            return (lambda v: _over_items(v, items)) if any(items) else None
         case introspect.CollectionType(item_type=inner):
             of_item = _normaliser(inner, inside)
             return of_item and (
                 lambda v: [of_item(item) for item in v] if isinstance(v, list) else v
             )
-        case introspect.StructType(cls=cls) | introspect.DataclassType(cls=cls):
-            if cls in inside:
-                return None
-            found = {f.encode_name: _normaliser(f.type, (*inside, cls)) for f in info.fields}
-            members = {name: normalise for name, normalise in found.items() if normalise}
-            return (lambda v: _over_members(v, members)) if members else None
+        case (
+            introspect.StructType(cls=cls)
+            | introspect.DataclassType(cls=cls)
+            | introspect.TypedDictType(cls=cls)
+            | introspect.NamedTupleType(cls=cls)
+        ):
+            return inside.get(cls) or _record_normaliser(info, cls, inside)
         case _:
             return None
+
+
+def _record_normaliser(info: Any, cls: type, inside: Mapping[type, Normalise]) -> Normalise | None:
+    members: dict[str, Normalise] = {}
+    items: list[Normalise | None] = []
+
+    def normalise(value: Any) -> Any:
+        return (
+            _over_items(value, items) if isinstance(value, list) else _over_members(value, members)
+        )
+
+    inside = {**inside, cls: normalise}
+    for member in info.fields:
+        of_member = _normaliser(member.type, inside)
+        items.append(of_member)
+        if of_member:
+            members[member.encode_name] = of_member
+    if getattr(info, "tag", None) is not None:  # it comes first where a record is a list
+        items.insert(0, None)
+    return normalise if members else None
 
 
 def _enum_normaliser(cls: type[Enum]) -> Normalise:
@@ -254,10 +315,20 @@ def _chain(parts: list[Normalise]) -> Normalise | None:
     return normalise
 
 
-def _over_mapping(value: Any, normalise: Normalise) -> Any:
+def _over_mapping(value: Any, of_key: Normalise | None, of_value: Normalise | None) -> Any:
     if not isinstance(value, dict):
         return value
-    return {key: normalise(item) for key, item in value.items()}
+    return {
+        of_key(key) if of_key else key: of_value(item) if of_value else item
+        for key, item in value.items()
+    }
+
+
+def _over_items(value: Any, items: Sequence[Normalise | None]) -> Any:
+    if not isinstance(value, list):
+        return value
+    known = [of(item) if of else item for of, item in zip(items, value, strict=False)]
+    return known + value[len(known) :]
 
 
 def _over_members(value: Any, members: Mapping[str, Normalise]) -> Any:

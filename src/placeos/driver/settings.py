@@ -14,9 +14,16 @@ import msgspec
 from msgspec import NODEFAULT, Meta, Raw
 from msgspec import inspect as introspect
 
-from placeos.driver.errors import InvalidDriver, InvalidSettings
+from placeos.driver.errors import InvalidDriver, InvalidSettings, text_of
 from placeos.driver.mask import Mask
-from placeos.driver.schema import Converter, JsonSchema, default_of, describe, encode, plain
+from placeos.driver.schema import (
+    Converter,
+    JsonSchema,
+    default_of,
+    default_text,
+    describe,
+    encode,
+)
 
 Secret = Annotated[str, Meta(extra_json_schema={"format": "password"})]
 """A text that is not shown while it is typed into a form, nor in logs and errors (if it has at
@@ -53,7 +60,7 @@ class SettingsReader:
         values, problems = self._values(given)
         if problems:
             raise InvalidSettings("; ".join(problems))
-        return self._cls(**values)
+        return self._made(values)
 
     def read_with_defaults(self, given: Mapping[str, Raw]) -> tuple[Settings, list[str]]:
         """The settings with the default in place of each wrong one, and what was wrong.
@@ -64,7 +71,7 @@ class SettingsReader:
         missing = [f for f in self._fields if f.required and f.name not in values]
         if missing:
             raise InvalidSettings("; ".join(problems))
-        return self._cls(**values), problems
+        return self._made(values), problems
 
     def defaults(self) -> str:
         """The defaults as JSON text, as a starting point for an administrator."""
@@ -74,8 +81,14 @@ class SettingsReader:
             if member.default_factory is not NODEFAULT:
                 default = member.default_factory()
             if default is not NODEFAULT and default is not None:
-                values[member.encode_name] = plain(default)
+                values[member.encode_name] = default_text(default)
         return encode(values).decode()
+
+    def _made(self, values: dict[str, Any]) -> Settings:
+        try:
+            return self._cls(**values)
+        except Exception as error:  # of a `__post_init__`, which sees what belongs together
+            raise InvalidSettings(f"settings: {text_of(error)}") from error
 
     def _values(self, given: Mapping[str, Raw]) -> tuple[dict[str, Any], list[str]]:
         values: dict[str, Any] = {}
@@ -93,6 +106,8 @@ class SettingsReader:
                 if bytes(raw) == b"null" and not member.required:
                     continue  # null means: as if it were not there
                 problems.append(f"setting {_path(name, str(error))}")
+            except Exception as error:  # of a `__post_init__` of a record
+                problems.append(f"setting '{name}': {type(error).__name__}: {text_of(error)}")
         return values, problems
 
 
@@ -110,15 +125,32 @@ def secrets_of(settings: msgspec.Struct) -> Iterator[str]:
 
 
 def settings_class(driver: type, base: type) -> type[Settings]:
-    """The class `S` in `class X(Driver[S])`, wherever along the bases it was given."""
+    """The class `S` in `class X(Driver[S])`, wherever along the bases it was given.
+
+    Raises InvalidDriver for one that holds no settings.
+    """
     for cls in driver.__mro__:
         for given in getattr(cls, "__orig_bases__", ()):
             origin = typing.get_origin(given)
             if isinstance(origin, type) and issubclass(origin, base):
                 argument = typing.get_args(given)[0]
-                if isinstance(argument, type) and issubclass(argument, Settings):
+                if isinstance(argument, type):
+                    _check(argument)
                     return argument
     return Settings
+
+
+def _check(cls: type) -> None:
+    if not issubclass(cls, Settings):
+        raise InvalidDriver(f"{cls.__name__} holds no settings: it must derive from Settings")
+    for base in cls.__mro__[: cls.__mro__.index(Settings)]:
+        for name, member in vars(base).items():
+            plain = not (callable(member) or hasattr(member, "__get__"))
+            if plain and name[0] != "_" and name not in base.__annotations__:
+                raise InvalidDriver(
+                    f"setting '{name}' of {base.__name__} has no type: "
+                    f"{name}: {type(member).__name__} = {member!r}"
+                )
 
 
 @functools.cache

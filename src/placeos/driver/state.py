@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from placeos.driver.errors import DriverError
+from placeos.driver.errors import DriverError, sendable
 from placeos.driver.schema import encode
 
 MAX_VALUE = 1024 * 1024  # bytes of JSON in one value
@@ -86,12 +86,12 @@ class State:
         text = encode(value)
         if len(text) > MAX_VALUE:
             raise DriverError(f"the value of '{key}' has {len(text)} bytes, more than {MAX_VALUE}")
-        old = self._texts.get(key, NULL)
+        old = self._texts.get(key)
+        if old is None:
+            _check(key)
+            old = NULL
         if text == old:
             return
-        if not key or len(key) > MAX_KEY:
-            raise DriverError(f"a state key has 1 to {MAX_KEY} characters")
-        encode(key)  # refuses half characters
         if not self._texts.put(key, text):
             raise DriverError(
                 f"no room for '{key}': a module's state has at most {MAX_STATE} bytes"
@@ -112,3 +112,8 @@ class State:
         changes = [(key, text) for key, text, old in now if text != old]
         if changes:
             self._publish(changes)
+
+
+def _check(key: object) -> None:
+    if not isinstance(key, str) or not 0 < len(key) <= MAX_KEY or sendable(key) != key:
+        raise DriverError(f"a state key is a text of 1 to {MAX_KEY} characters, not {key!r:.100}")

@@ -8,11 +8,11 @@ from collections.abc import Callable
 import msgspec
 from msgspec import Raw
 
-from placeos.driver.calls import Call, present
-from placeos.driver.errors import Busy, DriverError, RemoteError
+from placeos.driver.calls import DEEPEST, Call, present
+from placeos.driver.errors import Busy, DriverError, RemoteError, sendable
 from placeos.driver.state import Changes
-from placeos.wire.errors import CallError
-from placeos.wire.frame import Clearance, Command, Header
+from placeos.wire.errors import CallError, Failure
+from placeos.wire.frame import Clearance, Command, FrameError, Header
 from placeos.wire.link import HIGH_WATER, Link
 from placeos.wire.messages import (
     Bind,
@@ -71,12 +71,12 @@ class Upstream:
 
         A newer fault of the same `cause` takes its place.
         """
-        payload = _encode(Fault(message, backtrace or [], cause))
+        payload = _encode(Fault(sendable(message), backtrace or [], sendable(cause)))
         self._link.send(Header(Command.FAULT, module=module), payload)
 
     def well(self, module: str, cause: str) -> None:
         """The fault of that cause is over."""
-        payload = _encode(Fault("", cause=cause, over=True))
+        payload = _encode(Fault("", cause=sendable(cause), over=True))
         self._link.send(Header(Command.FAULT, module=module), payload)
 
     def log(self, module: str, level: int, text: str) -> None:
@@ -169,11 +169,15 @@ class Upstream:
     ) -> bytes:
         """Call a function of another module. Raises RemoteError."""
         call = present.get()
+        if call.depth >= DEEPEST:
+            why = f"modules call each other in a circle: {DEEPEST} calls within each other"
+            raise RemoteError(why, code=508, failure=str(Failure.NOT_RUN))
         header = Header(
             Command.EXECUTE,
             module=place,
             function=function,
             user=call.user,
+            depth=call.depth + 1,
             clearance=Clearance.ADMINISTRATOR,  # clearance binds people, not modules
         )
         return await self._ask(header, payload, _within(call, seconds))
@@ -201,6 +205,8 @@ class Upstream:
             raise RemoteError(
                 error.message, code=error.code, kind=error.kind, failure=str(error.failure)
             ) from error
+        except FrameError as error:  # nothing was sent
+            raise RemoteError(str(error), code=413, failure=str(Failure.NOT_RUN)) from error
         return answer
 
 

@@ -77,6 +77,7 @@ class Header(msgspec.Struct, array_like=True, omit_defaults=True):
     `module` is a module id, or `<system id>/<name>/<index>` where core shall resolve it.
     `remaining` is the caller's time left in milliseconds (0: no limit).
     `code` and `error` belong to answers: an HTTP-like status and a `Failure`.
+    `depth` is how many calls of modules by modules this one stands in.
     """
 
     command: int
@@ -88,6 +89,7 @@ class Header(msgspec.Struct, array_like=True, omit_defaults=True):
     remaining: int = 0
     code: int = 0
     error: str = ""
+    depth: int = 0
 
 
 _encode = msgspec.msgpack.Encoder().encode

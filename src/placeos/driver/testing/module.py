@@ -43,7 +43,7 @@ class TestedModule:
         self._start = start
         self._metadata = metadata
         self._clock = clock
-        self._told = 0  # how many of `published` were expected so far
+        self._told: dict[str, int] = {}  # channel → how many of its texts were expected so far
         self._updates: set[asyncio.Task[None]] = set()
         core.on_saved = self._saved
 
@@ -179,18 +179,17 @@ class TestedModule:
         Raises AssertionError if it is another than `text`.
         """
 
-        def find() -> int | None:
-            numbers = range(self._told, len(self.published))
-            return next((n for n in numbers if self.published[n].channel == channel), None)
+        told = self._told.get(channel, 0)
+
+        def rest() -> list[str]:
+            return [one.text for one in self.published if one.channel == channel][told:]
 
         try:
-            await self.core.until(lambda: find() is not None, timeout)
+            await self.core.until(lambda: bool(rest()), timeout)
         except TimeoutError:
             raise AssertionError(f"nothing was published on {channel!r}") from None
-        number = find()
-        assert number is not None
-        self._told = number + 1
-        got = self.published[number].text
+        self._told[channel] = told + 1
+        got = rest()[0]
         assert text is None or got == text, f"expected {text!r} on {channel!r}, got {got!r}"
         return got
 

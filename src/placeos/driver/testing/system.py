@@ -8,7 +8,8 @@ from typing import ClassVar
 
 import msgspec
 
-from placeos.driver.errors import BadArguments
+from placeos.driver.calls import Reply
+from placeos.driver.errors import BadArguments, raised
 from placeos.driver.functions import Function, functions_of
 from placeos.driver.remote import split_name
 from placeos.driver.schema import encode
@@ -53,14 +54,14 @@ class FakeModule:
         given = msgspec.json.decode(payload or b"[]")
         self.calls.append((function, given if isinstance(given, list) else list(given.values())))
         try:
-            return encode(await self._call(found, payload))
+            result = await self._call(found, payload)
+            return encode(result.value if isinstance(result, Reply) else result)
         except BadArguments as error:
             raise CallError(Failure.BAD_ARGUMENTS, str(error)) from error
         except CallError:
             raise
         except Exception as error:
-            kind = type(error).__name__
-            raise CallError(Failure.RAISED, str(error) or kind, kind=kind) from error
+            raise raised(error) from error
 
     async def _call(self, function: Function, payload: bytes) -> object:
         positional, named = function.arguments(payload)
