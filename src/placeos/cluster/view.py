@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Final
+from collections.abc import Sequence
+from typing import Final, Literal
 
 import msgspec
 
@@ -11,49 +11,70 @@ from placeos.cluster import ownership
 
 VIEW_KEY: Final = "placeos/core/view"
 
-
-class NodeInfo(msgspec.Struct, frozen=True):
-    """A registered instance of a service, as its key in etcd tells."""
-
-    service: str
-    identity: str
-    incarnation: str
-    address: str  # host:port of its link listener or HTTP server
-    version: str = ""
-    zone: str = ""
-    revision: int = 0  # of the key: grows when another incarnation takes it
+Fate = Literal["", "left", "lost", "dead"]
+"""What became of a member since the last completed view: it is still there; it handed over
+and left; its lease ran out; it is proven to run no more."""
 
 
-class ViewMember(msgspec.Struct, frozen=True):
+class Member(msgspec.Struct, frozen=True):
     """One member of a view. `eligible` members own modules."""
 
     identity: str
     incarnation: str
     eligible: bool = True
     standalone: bool = False
+    """It is alone and goes on without etcd for ever: nobody takes its place unasked."""
+
+
+class Past(msgspec.Struct, frozen=True):
+    """A member of the last completed view, and what became of it."""
+
+    identity: str
+    incarnation: str
+    standalone: bool = False
+    fate: Fate = ""
 
 
 class View(msgspec.Struct, frozen=True):
     """The record at `placeos/core/view`. Numbers grow by one within an epoch.
 
-    What became of members that left, and the number of the last completed view, join here
-    together with the hand-over between cores.
+    Once every member has released a view it is completed, and only then its owners start what
+    it gives them. `base` are the members of the last completed view – of this one, once it is.
     """
 
     epoch: str
     number: int
-    members: tuple[ViewMember, ...] = ()
-    exceptions: dict[str, str] = {}
+    writer: str = ""
+    """Incarnation that wrote it: a number may be given twice where etcd lost its data."""
+    members: tuple[Member, ...] = ()
+    completed: bool = False
+    base: tuple[Past, ...] = ()
+    exceptions: tuple[tuple[str, str], ...] = ()
+    """Module, identity of the member that owns it as long as that is eligible."""
+
+    @property
+    def name(self) -> tuple[int, str]:
+        """What tells this view from every other of its epoch."""
+        return (self.number, self.writer)
+
+    @property
+    def progress(self) -> int:
+        """Grows when a view is written and when it is completed."""
+        return 2 * self.number + self.completed
 
     @property
     def eligible(self) -> tuple[str, ...]:
         """Identities of those that own modules."""
         return tuple(member.identity for member in self.members if member.eligible)
 
+    def member(self, incarnation: str) -> Member | None:
+        """The member of this incarnation."""
+        return next((one for one in self.members if one.incarnation == incarnation), None)
 
-def owner(view: View, module_id: str) -> str | None:
+
+def owner(view: View, record: str) -> str | None:
     """Identity of the core that owns a module (or a system's lookup table) in this view."""
-    return ownership.with_exceptions(module_id, view.eligible, view.exceptions)
+    return ownership.with_exceptions(record, view.eligible, dict(view.exceptions))
 
 
 def owners(
@@ -66,42 +87,10 @@ def owners(
     if hashes is None:
         hashes = ownership.hash_modules(module_ids)
     found = [eligible[position] for position in ownership.owners(hashes, eligible)]
-    if view.exceptions:
+    exceptions = dict(view.exceptions)
+    if exceptions:
         for position, module_id in enumerate(module_ids):
-            wanted = view.exceptions.get(module_id)
+            wanted = exceptions.get(module_id)
             if wanted is not None and wanted in eligible:
                 found[position] = wanted
     return found
-
-
-def successor(view: View | None, live: Iterable[NodeInfo], *, epoch: str) -> View | None:
-    """The view that should follow, or None when the live members are those of `view`.
-
-    `epoch` names the first view of an installation; later ones keep theirs.
-    """
-    members = tuple(
-        ViewMember(node.identity, node.incarnation)
-        for node in sorted(live, key=lambda node: node.identity)
-    )
-    if view is None:
-        return View(epoch=epoch, number=1, members=members) if members else None
-    if not members or _same(view.members, members):
-        return None  # nobody left to serve a view: keep the last one
-    return msgspec.structs.replace(view, number=view.number + 1, members=members)
-
-
-def _same(present: Sequence[ViewMember], live: Sequence[ViewMember]) -> bool:
-    return {(one.identity, one.incarnation) for one in present} == {
-        (one.identity, one.incarnation) for one in live
-    }
-
-
-def difference(
-    view: View | None, live: Mapping[str, NodeInfo]
-) -> tuple[list[ViewMember], list[NodeInfo]]:
-    """Members dropped from and nodes added to the view, by identity and incarnation."""
-    present = {(one.identity, one.incarnation): one for one in (view.members if view else ())}
-    now = {(one.identity, one.incarnation): one for one in live.values()}
-    dropped = [member for pair, member in present.items() if pair not in now]
-    added = [node for pair, node in now.items() if pair not in present]
-    return dropped, added
