@@ -1,0 +1,312 @@
+"""Three members of etcd: each killed, each frozen, the leader moved, data compacted."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from etcd_cluster import EtcdCluster
+from servers import until
+
+from placeos.cluster.etcd import Changes, Compare, Delete, Etcd, EtcdError, Get, Listing, Put
+
+TTL = 5  # seconds
+EVERY = TTL / 4
+
+
+class Renewer:
+    """Renews a lease as a node does; notes how long each took and what failed."""
+
+    def __init__(self, etcd: Etcd, lease: int) -> None:
+        self._etcd = etcd
+        self._lease = lease
+        self.renewed = 0.0  # send time of the last that counted, monotonic
+        self.longest = 0.0
+        self.count = 0
+        self.failures: list[str] = []
+        self.lost: list[str] = []
+
+    async def run(self) -> None:
+        while True:
+            asked = time.monotonic()
+            try:
+                renewal = await self._etcd.renew(self._lease, "t/")
+            except EtcdError as error:
+                self.failures.append(str(error))
+            else:
+                if not renewal.ttl or not any(kv.key == "t/me" for kv in renewal.listing.items):
+                    self.lost.append(f"gone {asked - self.renewed:.1f} s after the last renewal")
+                    return
+                self.count += 1
+                self.renewed = asked
+                self.longest = max(self.longest, time.monotonic() - asked)
+            await asyncio.sleep(max(0.05, asked + EVERY - time.monotonic()))
+
+
+@asynccontextmanager
+async def renewing(cluster: EtcdCluster) -> AsyncIterator[Renewer]:
+    async with Etcd(cluster.access) as etcd:
+        lease = await etcd.grant(TTL)
+        assert await etcd.txn([], [Put("t/me", b"here", lease)])
+        renewer = Renewer(etcd, lease)
+        task = asyncio.create_task(renewer.run())
+        await until(lambda: renewer.count)
+        try:
+            yield renewer
+            count = renewer.count
+            await until(lambda: renewer.count > count or renewer.lost)
+            assert not renewer.lost, (renewer.lost, renewer.failures)
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_frozen_leader_costs_no_lease_and_each_call_one_try(three_etcds) -> None:
+    leader = await three_etcds.leader()
+    async with renewing(three_etcds) as renewer, Etcd(three_etcds.access) as etcd:
+        leader.freeze()
+
+        async def written() -> bool:
+            try:
+                return await etcd.txn([], [Put("other", b"1")])
+            except EtcdError:
+                return False
+
+        await until(written)  # the others have a leader
+        for _ in range(5):
+            began = time.monotonic()
+            await etcd.list("t/")
+            assert time.monotonic() - began < 0.5  # the frozen one is not asked again
+        leader.thaw()
+        await three_etcds.ready(leader)
+    assert renewer.longest < 2.0
+
+
+@pytest.mark.long
+@pytest.mark.timeout(300)
+async def test_each_member_killed_and_frozen_in_turn_costs_no_lease(three_etcds) -> None:
+    async with renewing(three_etcds) as renewer:
+        for member in three_etcds.members:
+            count = renewer.count
+            member.freeze()
+            await until(lambda count=count: renewer.count > count + 6 or renewer.lost)
+            member.thaw()
+            await three_etcds.ready(member)
+            count = renewer.count
+            member.kill()
+            await until(lambda count=count: renewer.count > count + 6 or renewer.lost)
+            member.start()
+            await three_etcds.ready(member)
+            assert not renewer.lost, (member.name, renewer.lost, renewer.failures)
+
+
+@pytest.mark.long
+async def test_the_leader_moved_again_and_again_costs_no_lease(three_etcds) -> None:
+    async with renewing(three_etcds) as renewer:
+        for _ in range(8):
+            await three_etcds.move_leader()
+            count = renewer.count
+            await until(lambda count=count: renewer.count > count or renewer.lost)
+            assert not renewer.lost, (renewer.lost, renewer.failures)
+
+
+async def test_a_member_without_quorum_is_not_believed(three_etcds) -> None:
+    first, *others = three_etcds.members
+    async with Etcd([first.url]) as etcd:
+        lease = await etcd.grant(60)
+        await etcd.txn([], [Put("t/me", b"1", lease)])
+        assert (await etcd.renew(lease, "t/")).listing.items[0].value == b"1"
+        for other in others:
+            other.freeze()
+        for ask in (
+            lambda: etcd.list("t/"),
+            lambda: etcd.get("t/me"),
+            lambda: etcd.renew(lease, "t/"),
+            lambda: etcd.txn([], [Put("t/me", b"2")]),
+        ):
+            began = time.monotonic()
+            with pytest.raises(EtcdError):
+                await ask()
+            assert time.monotonic() - began < 1.5
+        for other in others:
+            other.thaw()
+
+        async def back() -> bool:
+            try:
+                return (await etcd.renew(lease, "t/")).ttl == 60
+            except EtcdError:
+                return False
+
+        await until(back)
+
+
+async def test_a_leader_that_was_frozen_cannot_renew_a_lease_alone(three_etcds) -> None:
+    """It answers keep-alives before it hears of its successor; the term tells."""
+    leader = await three_etcds.leader()
+    async with Etcd(three_etcds.access) as etcd, Etcd([leader.url]) as old:
+        lease = await etcd.grant(2)
+        await etcd.txn([], [Put("t/me", b"1", lease)])
+        assert (await old.renew(lease, "t/")).ttl == 2
+        leader.freeze()
+
+        async def gone() -> bool:
+            try:
+                return await etcd.get("t/me") is None
+            except EtcdError:
+                return False
+
+        await until(gone)
+        tries = [asyncio.create_task(old.renew(lease, "t/")) for _ in range(8)]
+        await asyncio.sleep(0.1)  # all are on their way to the frozen one
+        leader.thaw()
+        for answer in await asyncio.gather(*tries, return_exceptions=True):
+            assert isinstance(answer, EtcdError) or answer.ttl == 0, answer
+
+
+async def test_a_watch_goes_on_at_another_member(three_etcds) -> None:
+    """Killed or frozen, no change is missed and none comes twice."""
+    async with Etcd(three_etcds.access) as etcd, Etcd(three_etcds.access) as writer:
+        seen: list[bytes] = []
+        lists = 0
+
+        async def follow() -> None:
+            nonlocal lists
+            async for news in etcd.follow("w/"):
+                if isinstance(news, Listing):
+                    lists += 1
+                else:
+                    seen.extend(event.item.value for event in news.events if event.item)
+
+        async def renew() -> None:  # what a node does anyway, and what finds a hung watch
+            lease = await etcd.grant(30)
+            while True:
+                await etcd.keep_alive(lease)
+                await asyncio.sleep(0.3)
+
+        tasks = [asyncio.create_task(follow()), asyncio.create_task(renew())]
+        await until(lambda: lists == 1)
+        wanted: list[bytes] = []
+
+        async def write() -> None:
+            wanted.append(b"%d" % len(wanted))
+
+            async def put() -> bool:
+                try:
+                    return await writer.txn([], [Put("w/key", wanted[-1])])
+                except EtcdError:
+                    return False
+
+            await until(put)
+            await until(lambda: seen and seen[-1] == wanted[-1], timeout=8)
+
+        await write()
+        serving = etcd._gateway.endpoint
+        member = next(one for one in three_etcds.members if one.url == serving)
+        member.freeze()
+        await write()
+        assert etcd._gateway.endpoint != serving
+        member.thaw()
+        await three_etcds.ready(member)
+        serving = etcd._gateway.endpoint
+        member = next(one for one in three_etcds.members if one.url == serving)
+        member.kill()
+        await write()
+        await write()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        distinct = list(dict.fromkeys(seen))
+        assert distinct == wanted
+        assert lists == 1
+
+
+async def test_after_compaction_everything_is_listed_again(make_etcd, etcd_for_several) -> None:
+    cluster = await make_etcd(etcd_for_several, size=1)
+    member = cluster.members[0]
+    async with Etcd(cluster.access) as etcd:
+        news: asyncio.Queue[Listing | Changes] = asyncio.Queue()
+
+        async def follow() -> None:
+            async for one in etcd.follow("w/"):
+                await news.put(one)
+
+        task = asyncio.create_task(follow())
+        async with asyncio.timeout(20):
+            assert isinstance(await news.get(), Listing)
+            await etcd.txn([], [Put("w/a", b"1")])
+            assert isinstance(await news.get(), Changes)
+            # It is away while the revision it would resume from is compacted.
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            listed = await etcd.list("w/")
+            await etcd.txn([], [Put("w/a", b"2")])
+            await etcd.txn([], [Put("w/a", b"3"), Put("w/b", b"1")])
+            revision = (await etcd.list("w/")).revision
+            await cluster.call(member, "kv/compaction", {"revision": str(revision)})
+            etcd_list = etcd.list
+            answers = [listed]
+
+            async def old_list(prefix: str) -> Listing:  # what it knew before it was away
+                return answers.pop() if answers else await etcd_list(prefix)
+
+            etcd.list = old_list  # type: ignore[method-assign]
+            task = asyncio.create_task(follow())
+            assert await news.get() == listed
+            again = await news.get()
+            assert isinstance(again, Listing)
+            assert [kv.value for kv in again.items] == [b"3", b"1"]
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_watch_notices_that_all_data_was_lost(make_etcd, etcd_for_several) -> None:
+    cluster = await make_etcd(etcd_for_several, size=1)
+    async with Etcd(cluster.access) as etcd:
+        seen: list[Listing | Changes] = []
+
+        async def follow() -> None:
+            async for one in etcd.follow("w/"):
+                seen.append(one)
+
+        task = asyncio.create_task(follow())
+        await until(lambda: seen)
+        for number in range(3):
+            await etcd.txn([], [Put("w/a", b"%d" % number)])
+        await until(lambda: len(seen) == 4)
+        await cluster.wipe()
+        await until(lambda: isinstance(seen[-1], Listing) and not seen[-1].items)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_snapshot_restored_has_the_old_data(three_etcds, tmp_path) -> None:
+    async with Etcd(three_etcds.access) as etcd:
+        await etcd.txn([], [Put("kept", b"1")])
+        await three_etcds.snapshot(tmp_path / "snapshot.db")
+        await etcd.txn([], [Put("later", b"1")])
+        await three_etcds.restore(tmp_path / "snapshot.db")
+        assert await etcd.get("kept") is not None
+        assert await etcd.get("later") is None
+
+
+async def test_a_transaction_deletes_and_reads(make_etcd, etcd_for_several) -> None:
+    cluster = await make_etcd(etcd_for_several, size=1)
+    async with Etcd(cluster.access) as etcd:
+        lease = await etcd.grant(60)
+        assert await etcd.txn([], [Put("t/a", b"1", lease), Put("t/b", b"2")])
+        done = await etcd.transact(
+            [Compare("t/a", "lease", lease), Compare("t/c", "create", 0)],
+            [Delete("t/a"), Put("t/c", b"3"), Get("t/", prefix=True), Delete("t/none")],
+        )
+        assert done.succeeded
+        assert [[kv.key for kv in read] for read in done.reads] == [["t/b", "t/c"]]
+        again = await etcd.transact(
+            [Compare("t/c", "create", 0)], [Delete("t/b")], [Get("t/c"), Get("t/a")]
+        )
+        assert not again.succeeded
+        assert not again.repeated
+        assert [[kv.value for kv in read] for read in again.reads] == [[b"3"], []]
+        assert again.revision == done.revision
