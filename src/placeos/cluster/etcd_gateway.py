@@ -17,14 +17,19 @@ from typing import Final, TypeVar
 import aiohttp
 
 from placeos.cluster.access import EtcdAccess
-from placeos.cluster.etcd_messages import EtcdError, TokenAnswer, decode
+from placeos.cluster.etcd_messages import (
+    EtcdError,
+    TokenAnswer,
+    TokenRefused,
+    decode,
+    refuses_token,
+)
 
 T = TypeVar("T")
 
 ATTEMPT: Final = 0.6  # seconds for one try at one endpoint
 AUTHENTICATE: Final = 1.5  # seconds to get a token: etcd hashes the password slowly on purpose
 _BUSY: Final = (408, 429)  # besides 5xx: another member may do better
-_STALE_TOKEN: Final = (b"invalid auth token", b"auth store is old", b"user name is empty")
 
 
 class _Elsewhere(Exception):
@@ -70,6 +75,8 @@ class Gateway:
 
     async def close(self) -> None:
         """Close all connections."""
+        for stream in list(self._streams):
+            stream.close()  # closing the session alone would leave its readers waiting
         if self._session is not None:
             await self._session.close()
             self._session = None
@@ -135,8 +142,12 @@ class Gateway:
             self._next(endpoint)
             raise EtcdError(f"watch lost: {error}") from error
         self._streams[response] = endpoint
+        token = self._token
         try:
             yield response.content
+        except TokenRefused:
+            self._forget_token(token)
+            raise
         except aiohttp.ServerTimeoutError:
             raise TimeoutError from None
         except (aiohttp.ClientError, OSError) as error:
@@ -180,7 +191,7 @@ class Gateway:
     def _check(self, where: str, status: int, content: bytes, token: str) -> None:
         if status == 200:
             return
-        if self._access.user and (status == 401 or any(one in content for one in _STALE_TOKEN)):
+        if self._access.user and (status == 401 or refuses_token(content)):
             raise _NeedsToken(token)
         problem = f"{where} answered {status}: {content[:200].decode('utf-8', 'replace').strip()}"
         if status >= 500 or status in _BUSY:

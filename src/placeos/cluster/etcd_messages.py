@@ -9,15 +9,21 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 
 T = TypeVar("T")
 
+_STALE_TOKEN: Final = (b"invalid auth token", b"auth store is old", b"user name is empty")
+
 
 class EtcdError(Exception):
     """No endpoint answered, or etcd refused."""
+
+
+class TokenRefused(EtcdError):
+    """The token is not (any more) valid; with a new one the same may go well."""
 
 
 class Compacted(Exception):
@@ -248,7 +254,7 @@ def decode(content: bytes, kind: type[T]) -> T:
 
 
 def changes(line: bytes) -> Changes:
-    """One line of a watch. Raises Compacted, and EtcdError when the watch ended."""
+    """One line of a watch. Raises Compacted, and EtcdError (TokenRefused) when it ended."""
     message = decode(line, _WatchLine)
     watch = message.result
     if watch is None:
@@ -256,6 +262,8 @@ def changes(line: bytes) -> Changes:
     if int(watch.compact_revision):
         raise Compacted
     if watch.canceled:
+        if refuses_token(watch.cancel_reason.encode()):
+            raise TokenRefused("the token had expired")
         raise EtcdError(f"watch cancelled: {watch.cancel_reason}")
     events = []
     for event in watch.events:
@@ -263,6 +271,11 @@ def changes(line: bytes) -> Changes:
         deleted = event.type == "DELETE"
         events.append(Event(item.key, None if deleted else item, item.mod_revision))
     return Changes(int(watch.header.revision), events)
+
+
+def refuses_token(reason: bytes) -> bool:
+    """Whether etcd wants a token, or a newer one: they end after a while without use."""
+    return any(one in reason for one in _STALE_TOKEN)
 
 
 def watch_request(prefix: str, revision: int) -> dict[str, object]:
