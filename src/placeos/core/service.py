@@ -86,7 +86,7 @@ class Core:
         self.supervision = Supervision(self.node, config.identity)
         self.registry = Registry(etcd)
         self.router = Router(
-            config.etcd_endpoints,
+            config.etcd,
             secret=secret,
             service="core",
             identity=config.identity,
@@ -314,7 +314,7 @@ async def main(config: Config) -> None:
         stack.push_async_callback(database.close)
         redis = connect(config.redis_url)
         stack.push_async_callback(redis.aclose)
-        etcd = await stack.enter_async_context(Etcd(config.etcd_endpoints))
+        etcd = await stack.enter_async_context(Etcd(config.etcd))
         core = Core(
             config,
             incarnation=incarnation,
