@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import signal
 import subprocess
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from placeos.local.process import RunAs, base_environment, launcher
@@ -23,6 +24,18 @@ async def until(
             if found:
                 return
             await asyncio.sleep(every)
+
+
+@asynccontextmanager
+async def running(*loops: Coroutine[object, object, None]) -> AsyncIterator[None]:
+    """Run them beside the block; cancelled at its end, however it ends."""
+    tasks = [asyncio.create_task(loop) for loop in loops]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 class Program:

@@ -8,7 +8,7 @@ import logging
 import msgspec
 import pytest
 from authority import Authority
-from servers import until
+from servers import running, until
 
 from placeos.cluster.access import EtcdAccess
 from placeos.cluster.etcd import Etcd, EtcdError, Put
@@ -77,33 +77,28 @@ async def test_user_and_password(guarded: EtcdAccess, caplog: pytest.LogCaptureF
             async for news in etcd.follow("t/"):
                 seen.append(news)  # noqa: PERF401 - it never ends
 
-        task = asyncio.create_task(follow())
-        await until(lambda: seen)
-        # As after a restart of etcd or two quiet minutes: what we hold is worth nothing.
-        etcd._gateway._token = "gone.7"
-        await etcd.txn([], [Put("t/a", b"2")])
-        await until(lambda: len(seen) == 2)
-        etcd._gateway._token = "gone.8"
-        with pytest.raises(EtcdError, match="token"):
-            async for _ in etcd.watch("t/", 1):
-                pass
-        assert etcd._gateway._token != "gone.8"
-        etcd._gateway._token = "gone.9"
-        await etcd._gateway.close()
-        await etcd._gateway.open()  # whoever follows loses the watch, and comes with that token
-        await etcd.txn([], [Put("t/a", b"3")])
-        await until(lambda: seen[-1].events[-1].item.value == b"3")
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        async with running(follow()):
+            await until(lambda: seen)
+            # As after a restart of etcd or two quiet minutes: what we hold is worth nothing.
+            etcd._gateway._token = "gone.7"
+            await etcd.txn([], [Put("t/a", b"2")])
+            await until(lambda: len(seen) == 2)
+            etcd._gateway._token = "gone.8"
+            with pytest.raises(EtcdError, match="token"):
+                async for _ in etcd.watch("t/", 1):
+                    pass
+            assert etcd._gateway._token != "gone.8"
+            etcd._gateway._token = "gone.9"
+            await etcd._gateway.close()
+            await etcd._gateway.open()  # whoever follows loses the watch, and comes with that token
+            await etcd.txn([], [Put("t/a", b"3")])
+            await until(lambda: seen[-1].events[-1].item.value == b"3")
         with pytest.raises(EtcdError, match="permission denied") as refused:
             await etcd.list("elsewhere/")
         token = etcd._gateway._token
     shown = f"{refused.value!r} {guarded!r} {guarded} {caplog.text}"
     assert PASSWORD not in shown
     assert token not in shown
-
-
-async def test_a_wrong_password_is_said_without_it(guarded: EtcdAccess) -> None:
     async with Etcd(msgspec.structs.replace(guarded, password="wrong secret")) as etcd:
         with pytest.raises(EtcdError, match="authentication failed") as refused:
             await etcd.list("t/")
