@@ -36,6 +36,8 @@ async def tls_proxy(
             )
         except (OSError, asyncio.IncompleteReadError):  # a client that does not trust us
             pass
+        except asyncio.CancelledError:  # by ourselves, at the end: asyncio would log it
+            pass
         finally:
             writer.close()
             ways.discard(task)
