@@ -101,13 +101,21 @@ def with_password(url: str, password: str) -> str:
 
 
 def _etcd(environ: Mapping[str, str], secrets: Path) -> EtcdAccess:
-    listed = environ.get("PLACEOS_ETCD_ENDPOINTS", "http://127.0.0.1:2379").split(",")
+    text = environ.get("PLACEOS_ETCD_ENDPOINTS", "http://127.0.0.1:2379")
+    endpoints = tuple(part.strip() for part in text.split(",") if part.strip())
+    if "@" in text:  # it would show in messages, which name endpoints
+        raise ConfigError(
+            "PLACEOS_ETCD_ENDPOINTS holds no credentials: "
+            "use PLACEOS_ETCD_USER and the secret etcd_password"
+        )
+    if not endpoints or not all(one.startswith(("http://", "https://")) for one in endpoints):
+        raise ConfigError("PLACEOS_ETCD_ENDPOINTS should be http(s)://host:port, separated by ,")
     files = {name: _file(environ, f"PLACEOS_ETCD_{name.upper()}") for name in ("ca", "cert", "key")}
     if files["key"] is not None and files["cert"] is None:
         raise ConfigError("PLACEOS_ETCD_KEY needs PLACEOS_ETCD_CERT")
     user = environ.get("PLACEOS_ETCD_USER", "")
     return EtcdAccess(
-        tuple(part.strip() for part in listed if part.strip()),
+        endpoints,
         **files,
         user=user,
         password=_secret(secrets, "etcd_password").decode() if user else "",

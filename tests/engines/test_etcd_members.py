@@ -9,10 +9,20 @@ from contextlib import aclosing, asynccontextmanager, suppress
 
 import pytest
 from aiohttp import ClientSession, web
-from etcd_cluster import EtcdCluster
+from etcd_cluster import EtcdCluster, Member
 from servers import running, until
 
-from placeos.cluster.etcd import Changes, Compare, Delete, Etcd, EtcdError, Get, Listing, Put
+from placeos.cluster.etcd import (
+    Changes,
+    Compare,
+    Delete,
+    Etcd,
+    EtcdAccess,
+    EtcdError,
+    Get,
+    Listing,
+    Put,
+)
 
 TTL = 5  # seconds
 EVERY = TTL / 4
@@ -47,9 +57,15 @@ class Renewer:
             await asyncio.sleep(max(0.05, asked + EVERY - time.monotonic()))
 
 
+def asking_first(cluster: EtcdCluster, member: Member) -> EtcdAccess:
+    """For a client that begins with one member."""
+    others = [url for url in cluster.endpoints if url != member.url]
+    return EtcdAccess((member.url, *others))
+
+
 @asynccontextmanager
-async def renewing(cluster: EtcdCluster) -> AsyncIterator[Renewer]:
-    async with Etcd(cluster.access) as etcd:
+async def renewing(cluster: EtcdCluster, first: Member) -> AsyncIterator[Renewer]:
+    async with Etcd(asking_first(cluster, first)) as etcd:
         lease = await etcd.grant(TTL)
         assert await etcd.txn([], [Put("t/me", b"here", lease)])
         renewer = Renewer(etcd, lease)
@@ -63,7 +79,10 @@ async def renewing(cluster: EtcdCluster) -> AsyncIterator[Renewer]:
 
 async def test_a_frozen_leader_costs_no_lease_and_each_call_one_try(three_etcds) -> None:
     leader = await three_etcds.leader()
-    async with renewing(three_etcds) as renewer, Etcd(three_etcds.access) as etcd:
+    async with (
+        renewing(three_etcds, leader) as renewer,
+        Etcd(asking_first(three_etcds, leader)) as etcd,
+    ):
         leader.freeze()
 
         async def written() -> bool:
@@ -85,7 +104,7 @@ async def test_a_frozen_leader_costs_no_lease_and_each_call_one_try(three_etcds)
 @pytest.mark.long
 @pytest.mark.timeout(300)
 async def test_each_member_killed_and_frozen_in_turn_costs_no_lease(three_etcds) -> None:
-    async with renewing(three_etcds) as renewer:
+    async with renewing(three_etcds, three_etcds.members[0]) as renewer:
         for member in three_etcds.members:
             count = renewer.count
             member.freeze()
@@ -102,7 +121,7 @@ async def test_each_member_killed_and_frozen_in_turn_costs_no_lease(three_etcds)
 
 @pytest.mark.long
 async def test_the_leader_moved_again_and_again_costs_no_lease(three_etcds) -> None:
-    async with renewing(three_etcds) as renewer:
+    async with renewing(three_etcds, three_etcds.members[0]) as renewer:
         for _ in range(8):
             await three_etcds.move_leader()
             count = renewer.count
@@ -267,6 +286,21 @@ async def test_after_compaction_everything_is_listed_again(make_etcd, etcd_for_s
             change = await anext(news)
             assert isinstance(change, Changes)
             assert [event.key for event in change.events] == ["w/b"]
+
+
+@pytest.mark.long
+async def test_a_silent_watch_ends_by_itself(make_etcd, etcd_for_several, monkeypatch) -> None:
+    """Nothing else is asked of its member, and no change comes: it may hang."""
+    monkeypatch.setattr("placeos.cluster.etcd.PROGRESS", 1.0)
+    cluster = await make_etcd(etcd_for_several, size=1)
+    async with Etcd(cluster.access) as etcd, aclosing(etcd.watch("w/", 1)) as watch:
+        assert not (await anext(watch)).events  # it stands
+        cluster.members[0].freeze()
+        began = time.monotonic()
+        with pytest.raises(StopAsyncIteration):
+            await anext(watch)
+        assert 0.8 < time.monotonic() - began < 3
+        cluster.members[0].thaw()
 
 
 @pytest.mark.long

@@ -47,7 +47,7 @@ from placeos.driver.confinement.confine import prctl
 from placeos.driver.environment_build import Packages
 from placeos.model.repository import Repository
 from placeos.state.bindings import Bindings
-from placeos.state.client import connect
+from placeos.state.client import connect, on_other_server
 from placeos.state.lookups import Lookups
 from placeos.store import Database
 from placeos.wire.frame import Command
@@ -95,6 +95,7 @@ class Core:
         self.bindings = Bindings(
             redis, lookups := Lookups(redis), on_reconnect=self._redis_reconnected
         )
+        on_other_server(redis, self._redis_reconnected)
         self.parts = self._build(config, folder, output, isolation, database, redis, lookups)
         self.node.connect(self.parts)
         self.supervision.connect(self.parts)
