@@ -262,9 +262,11 @@ def changes(line: bytes) -> Changes:
     if int(watch.compact_revision):
         raise Compacted
     if watch.canceled:
-        if refuses_token(watch.cancel_reason.encode()):
-            raise TokenRefused("the token had expired")
-        raise EtcdError(f"watch cancelled: {watch.cancel_reason}")
+        reason = watch.cancel_reason
+        # Early releases of 3.5 say so too when the token has expired.
+        if refuses_token(reason.encode()) or "permission denied" in reason:
+            raise TokenRefused(f"watch cancelled: {reason}")
+        raise EtcdError(f"watch cancelled: {reason}")
     events = []
     for event in watch.events:
         item = event.kv.decode()
