@@ -41,6 +41,14 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Acceptanc
     return AcceptanceTogether(config, log)
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say which engines the tests with several members ran with: not every machine has all."""
+    reports = [one for kind in ("passed", "failed") for one in terminalreporter.getreports(kind)]
+    used = {value for one in reports for name, value in one.user_properties if name == "engine"}
+    for engine in sorted(map(str, used)):
+        terminalreporter.write_line(f"several members: {engine}")
+
+
 @pytest.fixture(scope="session")
 async def engines(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Engines]:
     """PostgreSQL, Redis and etcd."""

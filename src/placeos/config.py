@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import quote, urlsplit, urlunsplit
 
 import msgspec
+
+from placeos.cluster.access import EtcdAccess
 
 
 class ConfigError(Exception):
@@ -21,9 +24,10 @@ class Config(msgspec.Struct, frozen=True):
     secrets: Path
     """PLACEOS_SECRETS: folder with jwt.pem, server_secret, cluster_secret, cookie_secret."""
     database_url: str
-    """PLACEOS_DATABASE_URL: postgresql://…"""
+    """PLACEOS_DATABASE_URL: postgresql://…, with the password of the file `database_password`."""
     redis_url: str
-    """PLACEOS_REDIS_URL: redis://… or unix://…"""
+    """PLACEOS_REDIS_URL: redis://…, rediss://…, redis+sentinel://…, rediss+sentinel://… or
+    unix://…, with the passwords of the files `redis_password` and `redis_sentinel_password`."""
     etcd_endpoints: tuple[str, ...]
     """PLACEOS_ETCD_ENDPOINTS: comma list of http(s)://host:port."""
     listen: tuple[str, int]
@@ -36,6 +40,9 @@ class Config(msgspec.Struct, frozen=True):
     """PLACEOS_AVAILABILITY_ZONE."""
     production: bool
     """PLACEOS_ENV is `production` (the default)."""
+    etcd: EtcdAccess = EtcdAccess(())
+    """The same, with PLACEOS_ETCD_CA, PLACEOS_ETCD_CERT and PLACEOS_ETCD_KEY: PEM files for
+    https; PLACEOS_ETCD_USER: its password is in the file `etcd_password`."""
     packages_index: str = ""
     """PLACEOS_PACKAGES_INDEX: URL of the index that drivers' packages come from (core only)."""
     packages_folder: str = ""
@@ -52,28 +59,24 @@ class Config(msgspec.Struct, frozen=True):
 
     def secret(self, name: str) -> bytes:
         """One secret of the secrets folder. Raises ConfigError: there is no default key."""
-        path = self.secrets / name
-        try:
-            value = path.read_bytes().strip()
-        except OSError as error:
-            raise ConfigError(f"PLACEOS_SECRETS: cannot read {path}: {error.strerror}") from error
-        if not value:
-            raise ConfigError(f"PLACEOS_SECRETS: {path} is empty")
-        return value
+        return _secret(self.secrets, name)
+
+    def __repr__(self) -> str:
+        """Addresses may hold passwords, so they are left out."""
+        return f"Config(identity={self.identity!r}, data={self.data!r})"
 
 
 def load(environ: Mapping[str, str] = os.environ) -> Config:
     """Read the environment. Raises ConfigError naming the variable that is wrong."""
+    secrets = Path(_need(environ, "PLACEOS_SECRETS"))
+    access = _etcd(environ, secrets)
     return Config(
         data=Path(_need(environ, "PLACEOS_DATA")),
-        secrets=Path(_need(environ, "PLACEOS_SECRETS")),
-        database_url=_need(environ, "PLACEOS_DATABASE_URL"),
-        redis_url=_need(environ, "PLACEOS_REDIS_URL"),
-        etcd_endpoints=tuple(
-            part.strip()
-            for part in environ.get("PLACEOS_ETCD_ENDPOINTS", "http://127.0.0.1:2379").split(",")
-            if part.strip()
-        ),
+        secrets=secrets,
+        database_url=_database_url(environ, secrets),
+        redis_url=_redis_url(environ, secrets),
+        etcd_endpoints=access.endpoints,
+        etcd=access,
         listen=_address(environ, "PLACEOS_LISTEN"),
         control_listen=_address(environ, "PLACEOS_CONTROL_LISTEN"),
         identity=environ.get("PLACEOS_IDENTITY") or os.uname().nodename,
@@ -86,6 +89,78 @@ def load(environ: Mapping[str, str] = os.environ) -> Config:
         packages_offline=_flag(environ, "PLACEOS_PACKAGES_OFFLINE"),
         packages_from_source=_flag(environ, "PLACEOS_PACKAGES_FROM_SOURCE"),
     )
+
+
+def with_password(url: str, password: str) -> str:
+    """The address with a password; as it is when it has one (or none is given)."""
+    parts = urlsplit(url)
+    user, _, hosts = parts.netloc.rpartition("@")
+    if not password or ":" in user:
+        return url
+    return urlunsplit(parts._replace(netloc=f"{user}:{quote(password, safe='')}@{hosts}"))
+
+
+def _etcd(environ: Mapping[str, str], secrets: Path) -> EtcdAccess:
+    text = environ.get("PLACEOS_ETCD_ENDPOINTS", "http://127.0.0.1:2379")
+    endpoints = tuple(part.strip() for part in text.split(",") if part.strip())
+    if "@" in text:  # it would show in messages, which name endpoints
+        raise ConfigError(
+            "PLACEOS_ETCD_ENDPOINTS holds no credentials: "
+            "use PLACEOS_ETCD_USER and the secret etcd_password"
+        )
+    if not endpoints or not all(one.startswith(("http://", "https://")) for one in endpoints):
+        raise ConfigError("PLACEOS_ETCD_ENDPOINTS should be http(s)://host:port, separated by ,")
+    files = {name: _file(environ, f"PLACEOS_ETCD_{name.upper()}") for name in ("ca", "cert", "key")}
+    if files["key"] is not None and files["cert"] is None:
+        raise ConfigError("PLACEOS_ETCD_KEY needs PLACEOS_ETCD_CERT")
+    user = environ.get("PLACEOS_ETCD_USER", "")
+    return EtcdAccess(
+        endpoints,
+        **files,
+        user=user,
+        password=_secret(secrets, "etcd_password").decode() if user else "",
+    )
+
+
+def _database_url(environ: Mapping[str, str], secrets: Path) -> str:
+    url = _need(environ, "PLACEOS_DATABASE_URL")
+    return with_password(url, _optional_secret(secrets, "database_password"))
+
+
+def _redis_url(environ: Mapping[str, str], secrets: Path) -> str:
+    url = with_password(
+        _need(environ, "PLACEOS_REDIS_URL"), _optional_secret(secrets, "redis_password")
+    )
+    sentinels = _optional_secret(secrets, "redis_sentinel_password")
+    if not sentinels or "+sentinel:" not in url or "sentinel_password=" in url:
+        return url
+    return f"{url}{'&' if '?' in url else '?'}sentinel_password={quote(sentinels, safe='')}"
+
+
+def _secret(secrets: Path, name: str) -> bytes:
+    path = secrets / name
+    try:
+        value = path.read_bytes().strip()
+    except OSError as error:
+        raise ConfigError(f"PLACEOS_SECRETS: cannot read {path}: {error.strerror}") from error
+    if not value:
+        raise ConfigError(f"PLACEOS_SECRETS: {path} is empty")
+    return value
+
+
+def _optional_secret(secrets: Path, name: str) -> str:
+    """Empty when there is no such file; one that cannot be read is an error all the same."""
+    return _secret(secrets, name).decode() if (secrets / name).exists() else ""
+
+
+def _file(environ: Mapping[str, str], name: str) -> Path | None:
+    value = environ.get(name, "")
+    if not value:
+        return None
+    path = Path(value)
+    if not path.is_file():
+        raise ConfigError(f"{name}: there is no file {value!r}")
+    return path
 
 
 def _need(environ: Mapping[str, str], name: str) -> str:

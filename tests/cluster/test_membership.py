@@ -55,7 +55,7 @@ async def test_a_watch_delivers_and_reports_compaction(etcd):
                 break
     assert seen == [b"1", b"2", None]
     now = (await etcd.list("placeos/")).revision
-    await etcd._post("/v3/kv/compaction", {"revision": str(now)})
+    await etcd._gateway.post("/v3/kv/compaction", {"revision": str(now)})
     with pytest.raises(Compacted):
         async for _ in etcd.watch("placeos/", start + 1):
             pass

@@ -68,7 +68,7 @@ async def _services(config: Config) -> AsyncIterator[tuple[Services, Bindings]]:
         state=StateReader(redis),
         lookups=lookups,
         router=Router(
-            config.etcd_endpoints,
+            config.etcd,
             secret=config.secret("cluster_secret"),
             service="api",
             identity=config.identity,
@@ -92,7 +92,7 @@ async def _register(config: Config) -> None:
         version=__version__,
         zone=config.zone,
     )
-    async with Etcd(config.etcd_endpoints) as etcd:
+    async with Etcd(config.etcd) as etcd:
         await Membership(
             etcd, service="api", identity=config.identity, registration=registration
         ).run()

@@ -1,276 +1,216 @@
-"""etcd through its own HTTP/JSON gateway.
+"""etcd through its own HTTP/JSON gateway: keys, leases, transactions, watches.
 
-Every try is short and any error goes on to the next endpoint, so that one frozen member of
-three delays a call by one try. Keys and values travel as base64; numbers as strings; fields
-with a zero value are absent, which is how an expired lease (no `TTL`) and a failed
-transaction (no `succeeded`) answer.
+How it goes about several members is in `etcd_gateway`, what is said in `etcd_messages`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
+import time
+from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
 import aiohttp
-import msgspec
+
+from placeos.cluster.access import EtcdAccess
+from placeos.cluster.etcd_gateway import ATTEMPT, Gateway
+from placeos.cluster.etcd_messages import (
+    AliveAnswer,
+    Changes,
+    Compacted,
+    Compare,
+    Delete,
+    EtcdError,
+    Event,
+    Get,
+    GrantAnswer,
+    KeyValue,
+    Listing,
+    Operation,
+    Outcome,
+    Put,
+    RangeAnswer,
+    Renewal,
+    TxnAnswer,
+    b64,
+    changes,
+    decode,
+    range_of,
+    txn_request,
+    watch_request,
+)
+
+__all__ = [
+    "ATTEMPT",
+    "Changes",
+    "Compacted",
+    "Compare",
+    "Delete",
+    "Etcd",
+    "EtcdAccess",
+    "EtcdError",
+    "Event",
+    "Get",
+    "KeyValue",
+    "Listing",
+    "Operation",
+    "Outcome",
+    "Put",
+    "Renewal",
+    "pause",
+]
 
 log = logging.getLogger("placeos.cluster")
 
-ATTEMPT: Final = 0.6  # seconds for one try at one endpoint
 PROGRESS: Final = 10.0  # seconds without a sign of life on a watch before it is opened anew
-
-
-class EtcdError(Exception):
-    """No endpoint answered, or etcd refused."""
-
-
-class Compacted(Exception):
-    """The revision a watch was to resume from is gone: list again."""
-
-
-class KeyValue(msgspec.Struct, frozen=True):
-    """One key. `create_revision` changes when a key is deleted and made again."""
-
-    key: str
-    value: bytes
-    create_revision: int
-    mod_revision: int
-    lease: int = 0
-
-
-class Listing(msgspec.Struct, frozen=True):
-    """All keys of a range as of `revision`."""
-
-    revision: int
-    items: list[KeyValue]
-
-
-class Event(msgspec.Struct, frozen=True):
-    """One change, made at `revision`; `item` is None when the key was deleted."""
-
-    key: str
-    item: KeyValue | None
-    revision: int
-
-
-class Changes(msgspec.Struct, frozen=True):
-    """What a watch delivers: changes up to and including `revision`."""
-
-    revision: int
-    events: list[Event]
-
-
-class Compare(msgspec.Struct, frozen=True):
-    """One condition of a transaction: `field` (mod, create or value) of `key` equals."""
-
-    key: str
-    field: str
-    equals: int | bytes
-
-    def encode(self) -> dict[str, object]:
-        """The gateway's form."""
-        if isinstance(self.equals, bytes):
-            return {"key": _b64(self.key), "target": "VALUE", "value": _b64(self.equals)}
-        name = {"mod": "mod_revision", "create": "create_revision"}[self.field]
-        target = self.field.upper()
-        return {"key": _b64(self.key), "target": target, name: str(self.equals)}
-
-
-class Put(msgspec.Struct, frozen=True):
-    """One write of a transaction."""
-
-    key: str
-    value: bytes
-    lease: int = 0
-
-    def encode(self) -> dict[str, object]:
-        """The gateway's form."""
-        put: dict[str, object] = {"key": _b64(self.key), "value": _b64(self.value)}
-        if self.lease:
-            put["lease"] = str(self.lease)
-        return put
-
-
-class _Kv(msgspec.Struct):
-    key: str
-    value: str = ""
-    create_revision: str = "0"
-    mod_revision: str = "0"
-    lease: str = "0"
-
-    def decode(self) -> KeyValue:
-        return KeyValue(
-            base64.b64decode(self.key).decode("utf-8", "replace"),
-            base64.b64decode(self.value),
-            int(self.create_revision),
-            int(self.mod_revision),
-            int(self.lease),
-        )
-
-
-class _Header(msgspec.Struct):
-    revision: str = "0"
-
-
-class _Range(msgspec.Struct):
-    header: _Header = msgspec.field(default_factory=_Header)
-    kvs: list[_Kv] = []
-
-
-class _Txn(msgspec.Struct):
-    succeeded: bool = False
-
-
-class _Grant(msgspec.Struct):
-    id: str = msgspec.field(name="ID", default="0")
-
-
-class _Alive(msgspec.Struct):
-    ttl: str = msgspec.field(name="TTL", default="0")
-
-
-class _AliveResult(msgspec.Struct):
-    result: _Alive = msgspec.field(default_factory=_Alive)
-
-
-class _Event(msgspec.Struct):
-    kv: _Kv
-    type: str = "PUT"
-
-
-class _Watch(msgspec.Struct):
-    header: _Header = msgspec.field(default_factory=_Header)
-    created: bool = False
-    canceled: bool = False
-    compact_revision: str = "0"
-    cancel_reason: str = ""
-    events: list[_Event] = []
-
-
-class _WatchLine(msgspec.Struct):
-    result: _Watch | None = None
-    error: dict[str, object] | None = None
 
 
 class Etcd:
     """A client. Use it as an async context manager, inside one loop."""
 
-    def __init__(self, endpoints: Sequence[str]) -> None:
-        if not endpoints:
-            raise ValueError("no etcd endpoints")
-        self._endpoints = [endpoint.rstrip("/") for endpoint in endpoints]
-        self._current = 0
-        self._session: aiohttp.ClientSession | None = None
+    def __init__(self, access: EtcdAccess | Sequence[str]) -> None:
+        if not isinstance(access, EtcdAccess):
+            access = EtcdAccess(tuple(access))
+        self._gateway = Gateway(access)
 
     async def __aenter__(self) -> Etcd:
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=16, keepalive_timeout=30),
-            timeout=aiohttp.ClientTimeout(total=ATTEMPT),
-        )
+        await self._gateway.open()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        await self._gateway.close()
 
     async def list(self, prefix: str) -> Listing:
         """All keys under a prefix. Raises EtcdError."""
-        body = {"key": _b64(prefix), "range_end": _b64(_range_end(prefix))}
-        found = msgspec.json.decode(await self._post("/v3/kv/range", body), type=_Range)
-        return Listing(int(found.header.revision), [kv.decode() for kv in found.kvs])
+        return decode(await self._gateway.post(_RANGE, range_of(prefix)), RangeAnswer).listing()
 
     async def get(self, key: str) -> KeyValue | None:
         """One key. Raises EtcdError."""
-        answer = await self._post("/v3/kv/range", {"key": _b64(key)})
-        found = msgspec.json.decode(answer, type=_Range)
+        answer = await self._gateway.post(_RANGE, {"key": b64(key)})
+        found = decode(answer, RangeAnswer)
         return found.kvs[0].decode() if found.kvs else None
 
-    async def txn(self, compares: Sequence[Compare], puts: Sequence[Put]) -> bool:
+    async def txn(self, compares: Sequence[Compare], writes: Sequence[Put | Delete]) -> bool:
         """Write all if every comparison holds. Whether they did. Raises EtcdError.
 
-        After an EtcdError the writes may have been made all the same: read to know.
+        After an EtcdError the writes may have been made all the same, and when a member fails in
+        the middle of it False may be due to our own first try: read to know (`transact` can do
+        so in the same step).
         """
-        body = {
-            "compare": [one.encode() for one in compares],
-            "success": [{"request_put": one.encode()} for one in puts],
-        }
-        return msgspec.json.decode(await self._post("/v3/kv/txn", body), type=_Txn).succeeded
+        return (await self.transact(compares, writes)).succeeded
+
+    async def transact(
+        self,
+        compares: Sequence[Compare],
+        success: Sequence[Operation],
+        failure: Sequence[Operation] = (),
+    ) -> Outcome:
+        """If every comparison holds do `success`, else `failure`, as one step.
+
+        Raises EtcdError; as with `txn` it may have been done all the same then.
+        """
+        answer, repeated = await self._gateway.post_telling(
+            "/v3/kv/txn", txn_request(compares, success, failure)
+        )
+        return decode(answer, TxnAnswer).outcome(repeated=repeated)
 
     async def delete(self, key: str) -> None:
         """Remove one key. Raises EtcdError."""
-        await self._post("/v3/kv/deleterange", {"key": _b64(key)})
+        await self._gateway.post("/v3/kv/deleterange", {"key": b64(key)})
 
     async def grant(self, ttl: int) -> int:
         """A new lease of `ttl` seconds; its id. Raises EtcdError."""
-        answer = await self._post("/v3/lease/grant", {"TTL": ttl})
-        return int(msgspec.json.decode(answer, type=_Grant).id)
+        answer = await self._gateway.post("/v3/lease/grant", {"TTL": ttl})
+        return int(decode(answer, GrantAnswer).id)
 
     async def keep_alive(self, lease: int) -> int:
-        """Renew a lease; the seconds it has, 0 when it is gone. Raises EtcdError."""
-        answer = await self._post("/v3/lease/keepalive", {"ID": str(lease)})
-        return int(msgspec.json.decode(answer, type=_AliveResult).result.ttl)
+        """Renew a lease; the seconds it has, 0 when it is gone. Raises EtcdError.
+
+        A deadline must not be derived from it: see `renew`.
+        """
+        answer = await self._gateway.post(_KEEP_ALIVE, {"ID": str(lease)})
+        return int(decode(answer, AliveAnswer).result.ttl)
+
+    async def renew(self, lease: int, prefix: str) -> Renewal:
+        """Renew a lease, then read a prefix; two requests to one member. Raises EtcdError.
+
+        A renewal counts only if it was made in the same term of a leader in which the read was
+        answered. A keep-alive asks no quorum: a leader that was frozen, or that is cut off,
+        answers it in good faith while its successor lets the lease run out. The read does ask
+        one; its term being that of the renewal shows that no other leader was elected between.
+        """
+
+        async def step(endpoint: str) -> Renewal | None:
+            sent = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+            answer = await self._gateway.post_at(endpoint, _KEEP_ALIVE, {"ID": str(lease)})
+            alive = decode(answer, AliveAnswer).result
+            read = decode(
+                await self._gateway.post_at(endpoint, _RANGE, range_of(prefix)), RangeAnswer
+            )
+            if alive.header.raft_term != read.header.raft_term:
+                return None
+            return Renewal(int(alive.ttl), sent, read.listing())
+
+        for _ in range(_TERMS):
+            renewal, _ = await self._gateway.attempt(step)
+            if renewal is not None:
+                return renewal
+        raise EtcdError("the leader changed at every try")
 
     async def revoke(self, lease: int) -> None:
         """End a lease and delete its keys. Raises EtcdError."""
-        await self._post("/v3/lease/revoke", {"ID": str(lease)})
+        await self._gateway.post("/v3/lease/revoke", {"ID": str(lease)})
 
     async def watch(self, prefix: str, revision: int) -> AsyncIterator[Changes]:
-        """Changes under a prefix from `revision` on, until the connection ends.
+        """Changes under a prefix from `revision` on.
 
-        Raises Compacted when `revision` is too old, EtcdError when the watch is lost. A
-        silent watch is opened anew after `PROGRESS` seconds: it may hang on a frozen member.
+        Raises Compacted when `revision` is too old, EtcdError when the watch is lost: also when
+        its member knows no leader any more, or did not answer another call. It ends after
+        `PROGRESS` seconds of silence and is to be opened anew: it may hang.
         """
-        request: dict[str, object] = {
-            "key": _b64(prefix),
-            "range_end": _b64(_range_end(prefix)),
-            "start_revision": str(revision),
-        }
-        endpoint = self._endpoints[self._current]
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=ATTEMPT, sock_read=PROGRESS)
+        request = watch_request(prefix, revision)
         try:
-            async with self._open.post(
-                f"{endpoint}/v3/watch", json={"create_request": request}, timeout=timeout
-            ) as response:
-                if response.status != 200:
-                    raise EtcdError(f"watch refused with status {response.status}")
-                async for line in _lines(response.content):
-                    yield _changes(line)
+            async with self._gateway.stream("/v3/watch", request, PROGRESS) as content:
+                async for line in _lines(content):
+                    yield changes(line)
         except TimeoutError:
             return
-        except (aiohttp.ClientError, OSError) as error:
-            self._next(endpoint)
-            raise EtcdError(f"watch lost: {error}") from error
+        raise EtcdError("watch ended")
 
-    @property
-    def _open(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            raise EtcdError("the client is closed")
-        return self._session
+    async def follow(self, prefix: str) -> AsyncIterator[Listing | Changes]:
+        """All of a prefix, then its changes, for ever; all of it again when some were missed.
 
-    async def _post(self, path: str, body: Mapping[str, object]) -> bytes:
-        problem: Exception | None = None
-        for _ in range(max(2, len(self._endpoints))):
-            endpoint = self._endpoints[self._current]
+        Resumes after the last change seen, on whichever endpoint answers. Lists again when that
+        revision is compacted, or when etcd counts from the beginning: it lost its data.
+        """
+        attempt = 0
+        revision: int | None = None
+        while True:
             try:
-                async with self._open.post(endpoint + path, json=body) as response:
-                    content = await response.read()
-                    if response.status == 200:
-                        return content
-                    problem = EtcdError(f"{path} answered {response.status}: {_brief(content)}")
-                    if response.status < 500:
-                        break
-            except (aiohttp.ClientError, OSError, TimeoutError) as error:
-                problem = error
-            self._next(endpoint)
-        raise EtcdError(f"etcd does not answer: {problem or 'time-out'}") from problem
+                if revision is None:
+                    listing = await self.list(prefix)
+                    revision = listing.revision
+                    yield listing
+                async for seen in self.watch(prefix, revision + 1):
+                    attempt = 0
+                    if seen.revision < revision:
+                        raise Compacted
+                    if seen.events:
+                        revision = seen.revision
+                        yield seen
+            except Compacted:
+                revision = None
+            except EtcdError as error:
+                if attempt == 0:
+                    log.warning("watch lost", extra={"prefix": prefix, "reason": str(error)})
+                await pause(attempt)
+                attempt += 1
 
-    def _next(self, failed: str) -> None:
-        if self._endpoints[self._current] == failed:
-            self._current = (self._current + 1) % len(self._endpoints)
+
+_RANGE: Final = "/v3/kv/range"
+_KEEP_ALIVE: Final = "/v3/lease/keepalive"
+_TERMS: Final = 3  # tries of a renewal during which the leader changes
 
 
 async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
@@ -281,40 +221,6 @@ async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
         for line in lines:
             if line:
                 yield line
-
-
-def _changes(line: bytes) -> Changes:
-    try:
-        message = msgspec.json.decode(line, type=_WatchLine)
-    except msgspec.MsgspecError as error:
-        raise EtcdError(f"unreadable watch answer: {error}") from error
-    watch = message.result
-    if watch is None:
-        raise EtcdError(f"watch ended: {message.error}")
-    if int(watch.compact_revision):
-        raise Compacted
-    if watch.canceled:
-        raise EtcdError(f"watch cancelled: {watch.cancel_reason}")
-    events = []
-    for event in watch.events:
-        item = event.kv.decode()
-        deleted = event.type == "DELETE"
-        events.append(Event(item.key, None if deleted else item, item.mod_revision))
-    return Changes(int(watch.header.revision), events)
-
-
-def _b64(value: str | bytes) -> str:
-    return base64.b64encode(value.encode() if isinstance(value, str) else value).decode()
-
-
-def _range_end(prefix: str) -> bytes:
-    """The first key after all that start with `prefix`."""
-    raw = prefix.encode()
-    return raw[:-1] + bytes([raw[-1] + 1])
-
-
-def _brief(content: bytes) -> str:
-    return content[:200].decode("utf-8", "replace")
 
 
 async def pause(attempt: int) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from placeos.cluster import view as views
-from placeos.cluster.etcd import Etcd
+from placeos.cluster.etcd import Etcd, EtcdAccess
 from placeos.cluster.logs import Logs
 from placeos.cluster.peers import Peer
 from placeos.cluster.registry import Registry
@@ -73,7 +73,7 @@ class Router:
 
     def __init__(
         self,
-        etcd_endpoints: Sequence[str],
+        etcd_endpoints: EtcdAccess | Sequence[str],
         *,
         secret: bytes,
         service: str,

@@ -47,7 +47,7 @@ from placeos.driver.confinement.confine import prctl
 from placeos.driver.environment_build import Packages
 from placeos.model.repository import Repository
 from placeos.state.bindings import Bindings
-from placeos.state.client import connect
+from placeos.state.client import connect, on_other_server
 from placeos.state.lookups import Lookups
 from placeos.store import Database
 from placeos.wire.frame import Command
@@ -86,7 +86,7 @@ class Core:
         self.supervision = Supervision(self.node, config.identity)
         self.registry = Registry(etcd)
         self.router = Router(
-            config.etcd_endpoints,
+            config.etcd,
             secret=secret,
             service="core",
             identity=config.identity,
@@ -95,6 +95,7 @@ class Core:
         self.bindings = Bindings(
             redis, lookups := Lookups(redis), on_reconnect=self._redis_reconnected
         )
+        on_other_server(redis, self._redis_reconnected)
         self.parts = self._build(config, folder, output, isolation, database, redis, lookups)
         self.node.connect(self.parts)
         self.supervision.connect(self.parts)
@@ -314,7 +315,7 @@ async def main(config: Config) -> None:
         stack.push_async_callback(database.close)
         redis = connect(config.redis_url)
         stack.push_async_callback(redis.aclose)
-        etcd = await stack.enter_async_context(Etcd(config.etcd_endpoints))
+        etcd = await stack.enter_async_context(Etcd(config.etcd))
         core = Core(
             config,
             incarnation=incarnation,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Final
 
 import redis.asyncio
@@ -11,6 +12,8 @@ from redis.backoff import ExponentialBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from placeos.state.servers import Servers, client
 
 CONNECT_TIMEOUT: Final = 1.0  # seconds
 COMMAND_TIMEOUT: Final = 2.0  # seconds without an answer before a command fails
@@ -38,13 +41,16 @@ def checkpoint() -> None:
 
 
 def connect(redis_url: str) -> redis.asyncio.Redis:
-    """A client for `redis://`, `rediss://` or `unix://`; connects at its first command.
+    """A client for the address of a server, or of the Sentinels that know the master.
 
-    A command is tried twice, the second time on a new connection: one that went stale while
-    idle is not worth an error. Close it with `aclose()`.
+    `redis://`, `rediss://` (TLS), `unix://`, `redis+sentinel://host:port,host:port/master-name`
+    or `rediss+sentinel://…`; connects at its first command. A command is tried twice, the second
+    time on a new connection: one that went stale while idle is not worth an error. A server that
+    is, or became, a replica is left. Close it with `aclose()`. Raises ValueError.
     """
-    return redis.asyncio.Redis.from_url(
+    return client(
         redis_url,
+        Servers(),
         protocol=2,
         decode_responses=False,
         socket_connect_timeout=CONNECT_TIMEOUT,
@@ -57,3 +63,14 @@ def connect(redis_url: str) -> redis.asyncio.Redis:
             supported_errors=(RedisConnectionError, RedisTimeoutError),
         ),
     )
+
+
+def on_other_server(client: redis.asyncio.Redis, listener: Callable[[], None]) -> None:
+    """Call `listener` on the loop whenever a new connection of a client reaches another server.
+
+    That is another process or another history: after a restart or a fail-over, writes that were
+    acknowledged may be missing. It is called before the first command on that connection, and
+    must not block. A client must come from `connect`.
+    """
+    servers: Servers = client.connection_pool.connection_kwargs["servers"]
+    servers.listeners.append(listener)

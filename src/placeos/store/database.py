@@ -18,6 +18,7 @@ from sqlalchemy.dialects.postgresql.asyncpg import dialect as _dialect_class
 
 from placeos.model.rules import Entity
 from placeos.store import rows
+from placeos.store.connecting import Primary
 from placeos.store.errors import Unavailable, translated
 from placeos.store.pool import Pool
 from placeos.store.tables import TABLES, sets
@@ -74,10 +75,11 @@ class Session:
 
 class Database:
     """A pool of connections. Nothing is connected before the first statement; a lost server
-    makes statements raise Unavailable and is found again by the next one."""
+    makes statements raise Unavailable and is found again by the next one, as is the primary
+    after a fail-over where the address names several servers."""
 
     def __init__(self, database_url: str, *, size: int = 10) -> None:
-        self._url = database_url
+        self._primary = Primary(database_url)
         self._size = size
         self._open_pool: Pool | None = None
 
@@ -153,8 +155,8 @@ class Database:
         return self._open_pool
 
     async def _connect(self) -> Any:
-        connection = await asyncpg.connect(
-            self._url, timeout=ACQUIRE_TIMEOUT, command_timeout=COMMAND_TIMEOUT
+        connection = await self._primary.connect(
+            timeout=ACQUIRE_TIMEOUT, command_timeout=COMMAND_TIMEOUT
         )
         await connection.set_type_codec(
             "jsonb",

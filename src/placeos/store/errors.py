@@ -54,7 +54,9 @@ def translated() -> Iterator[None]:
     except (asyncpg.TransactionRollbackError, asyncpg.LockNotAvailableError) as error:
         raise Unavailable("another change was made at the same time, try again") from error
     except _LOST as error:
-        if isinstance(error, ValueError):  # asyncpg's word for a parameter of a wrong type
+        # asyncpg's word for a parameter of a wrong type; but a certificate that does not verify
+        # is a ValueError as well.
+        if isinstance(error, ValueError) and not isinstance(error, OSError):
             raise
         raise Unavailable(f"the database is not available: {_why(error)}") from error
 

@@ -15,6 +15,8 @@ from typing import Any
 
 import asyncpg
 
+from placeos.store.connecting import Primary
+
 CHANNEL = "placeos_changes"
 PROBE_EVERY = 5.0  # seconds
 RESYNC_EVERY = 60.0  # seconds
@@ -36,7 +38,7 @@ class ChangeFeed:
         on_change: Callable[[str, str], None],
         on_resync: Callable[[], None],
     ) -> None:
-        self._url = database_url
+        self._primary = Primary(database_url)
         self._on_change = on_change
         self._on_resync = on_resync
         self.connected = False
@@ -58,8 +60,8 @@ class ChangeFeed:
 
     async def _follow(self) -> None:
         """One connection, until it is lost (raises)."""
-        connection = await asyncpg.connect(
-            self._url, timeout=CONNECT_TIMEOUT, command_timeout=CONNECT_TIMEOUT
+        connection = await self._primary.connect(
+            timeout=CONNECT_TIMEOUT, command_timeout=CONNECT_TIMEOUT
         )
         lost = asyncio.Event()
         try:
@@ -82,7 +84,8 @@ class ChangeFeed:
                 async with asyncio.timeout(PROBE_EVERY):
                     await lost.wait()
             except TimeoutError:
-                await connection.fetchval("SELECT 1")  # raises when nobody answers
+                if await connection.fetchval("SELECT pg_is_in_recovery()"):  # raises if it is away
+                    raise ConnectionError("the server is a standby now") from None
             else:
                 raise ConnectionError("the connection was closed")
 

@@ -8,11 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import asyncpg
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection, pool, text
 from sqlalchemy.ext.asyncio import create_async_engine
+
+from placeos.store.connecting import Primary
 
 _ADVISORY_LOCK = 7_106_821  # any number, the same in every process that migrates
 _one_at_a_time = threading.Lock()  # Alembic's environment is global
@@ -34,7 +35,7 @@ def alembic_config(connection: Connection | None = None) -> Config:
 
 async def _upgrade(database_url: str, revision: str) -> None:
     async def connect() -> Any:
-        return await asyncpg.connect(database_url, timeout=30)
+        return await Primary(database_url).connect(timeout=30)
 
     engine = create_async_engine(
         "postgresql+asyncpg://", async_creator=connect, poolclass=pool.NullPool

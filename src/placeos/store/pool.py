@@ -17,7 +17,15 @@ import asyncpg
 
 Connect = Callable[[], Awaitable[Any]]
 
-_SUSPECT = (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError)  # time-outs too
+_SUSPECT = (  # OSError: time-outs too
+    OSError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.CannotConnectNowError,
+)
 
 MAX_WAITING: Final = 1000  # callers waiting for a connection; more are refused
 
@@ -94,7 +102,15 @@ class Pool:
         return await self._open()
 
     def _settle(self, connection: Any, error: BaseException) -> None:
-        """After an error: keep the connection only if the error did not come from it."""
+        """After an error: keep the connection only if the error did not come from it.
+
+        A server that became read-only is no primary any more: all connections to it are left.
+        """
+        if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
+            self._drop(connection)
+            while self._idle:
+                self._idle.pop().terminate()
+            return
         if isinstance(error, Exception) and not isinstance(error, _SUSPECT):
             self.release(connection)
         else:
