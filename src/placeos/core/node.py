@@ -111,6 +111,7 @@ class Node:
             return
         self._view = view
         self._owned.clear()
+        self._parts.state.view_number = view.number if view is not None else 0
         configuration = self._parts.configuration
         log.info("view taken", extra={"number": view.number if view is not None else 0})
         self.touch(configuration.modules)

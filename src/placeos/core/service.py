@@ -131,6 +131,7 @@ class Core:
         )
         reports = Reports(database)
         state = StateWriter(redis)
+        state.on_rewrite = lambda: self.parts.lookups.rewrite()
         debug = DebugLog(switch)
         packages = Packages(
             index=config.packages_index,
@@ -165,6 +166,7 @@ class Core:
                 redis,
                 table=lambda system: lookup_table(configuration, system),
                 owns=lambda system: configuration.loaded.is_set() and node.owns(system),
+                view_number=lambda: state.view_number,
             ),
             reports=reports,
             drivers=Drivers(

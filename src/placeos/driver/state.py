@@ -57,13 +57,17 @@ def _cost(key: str, text: bytes) -> int:
 class State:
     """Changes of one turn of the event loop go out together, the newest value of each key."""
 
-    __slots__ = ("_before", "_loop", "_publish", "_texts")
+    __slots__ = ("_before", "_loop", "_publish", "_texts", "_unconfirmed")
 
-    def __init__(self, publish: Publish, inherited: Mapping[str, bytes]) -> None:
+    def __init__(
+        self, publish: Publish, inherited: Mapping[str, bytes], *, confirm: bool = False
+    ) -> None:
+        """With `confirm` the first value of each inherited key is published in any case."""
         self._loop = asyncio.get_running_loop()
         self._publish = publish
         self._texts = Held(inherited)
         self._before: dict[str, bytes] = {}  # changed keys, with what was last published
+        self._unconfirmed = set(inherited) if confirm else set[str]()
 
     def __contains__(self, key: str) -> bool:
         return key in self._texts
@@ -91,7 +95,11 @@ class State:
             _check(key)
             old = NULL
         if text == old:
+            if key in self._unconfirmed:
+                self._unconfirmed.discard(key)
+                self._publish([(key, text)])
             return
+        self._unconfirmed.discard(key)
         if not self._texts.put(key, text):
             raise DriverError(
                 f"no room for '{key}': a module's state has at most {MAX_STATE} bytes"
