@@ -32,6 +32,12 @@ def version_of(record: bytes) -> str:
     return parts[1].decode("utf-8", "replace") if len(parts) > 1 else UNKNOWN
 
 
+def writer_of(record: bytes) -> str:
+    """The incarnation of the writer in the text of `owner/<id>`; empty when there is none."""
+    parts = record.decode("utf-8", "replace").split(" ")
+    return parts[2].partition(":")[0] if len(parts) > 2 and ":" in parts[2] else ""
+
+
 @dataclass(slots=True, eq=False)
 class Claim:
     """One module whose state this node writes: under which view, and what it is.
@@ -79,14 +85,15 @@ class Claim:
             self.module,
             number,
             version=self.version,
+            life=self.life,
             held=Held(self.held),
             interface=self.interface,
             known=self.known,
         )
 
-    def begin(self, version: str) -> None:
-        """A new life of the module, in this driver version."""
-        self.life = secrets.token_hex(4)
+    def begin(self, writer: str, version: str) -> None:
+        """A new life of the module, in this driver version; `writer` is our incarnation."""
+        self.life = f"{writer}:{secrets.token_hex(4)}"
         self.runs = version
         self.standing = False
         if self.known >= 0:

@@ -43,8 +43,9 @@ class StateWriter:
     later view may give it to another node, which must not find that number taken.
     """
 
-    def __init__(self, redis: Redis) -> None:
+    def __init__(self, redis: Redis, incarnation: str = "") -> None:
         self.view_number = 0
+        self._incarnation = incarnation
         self._redis = redis
         self._store = StateStore(redis)
         self._claims: dict[str, Claim] = {}
@@ -80,7 +81,7 @@ class StateWriter:
             self._again[module] = None  # Redis differs
         try:
             async with asyncio.timeout(INHERIT_TIMEOUT), self._writing:
-                claim.begin(version)
+                claim.begin(self._incarnation, version)
                 self._lost(await self._store.claim([claim]))
         except UNAVAILABLE as error:
             log.warning("state not inherited", extra={"id": module, "reason": str(error)})
@@ -187,6 +188,7 @@ class StateWriter:
         claim = self._claims.get(module)
         if claim is None:
             claim = self._claims[module] = Claim(module, self.view_number)
+            claim.begin(self._incarnation, UNKNOWN)
         return claim
 
     def _write_again(self, claims: Iterable[Claim]) -> None:

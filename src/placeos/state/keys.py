@@ -41,9 +41,9 @@ def position(name: str, index: int) -> str:
 def owner(record_id: str) -> str:
     """String that fences the writers of a module's state or of a system's table.
 
-    `<view number> <driver version> <life>`: the highest view number of a writer so far, the
-    version of the driver that set the state, and a mark of the life of the module that wrote
-    last. Of a system only the number. A writer with a lower number is refused.
+    `<view number> <driver version> <incarnation>:<mark>`: the highest view number of a writer
+    so far, the version of the driver that set the state, the core that wrote last and a mark of
+    the module's life in it. Of a system only the number. A lower number is refused.
     """
     return f"owner/{record_id}"
 
