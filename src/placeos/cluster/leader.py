@@ -102,7 +102,10 @@ class Election:
         if not revision:
             return False
         mine = Compare(self._key, "create", revision)
-        return await self._etcd.txn([mine, *compares], operations)
+        written = await self._etcd.txn([mine, *compares], operations)
+        if not written:
+            self._stir.set()  # it may be news that another leads
+        return written
 
     # -- campaigning --------------------------------------------------------------------------
 
