@@ -73,7 +73,7 @@ async def test_one_of_several_leads_and_another_follows_it(candidate, etcd, unti
     await etcd.revoke(first.lease)
     await until(lambda: any(one.election.leading for one in several if one is not first))
     [second] = [one for one in several if one is not first and one.election.leading]
-    assert not first.election.leading
+    await until(lambda: not first.election.leading)
     assert second.election.revision > key.create_revision
 
 
