@@ -125,9 +125,7 @@ async def test_interface_and_removal_are_fenced_too(core, redis):
     assert await holds(redis, power=b"1")
     new.remove(MODULE)
     assert await new.drained([MODULE], 5)
-    assert not await redis.exists(
-        keys.interface(MODULE), keys.status(MODULE), keys.owner(MODULE)
-    )
+    assert not await redis.exists(keys.interface(MODULE), keys.status(MODULE), keys.owner(MODULE))
 
 
 async def test_memory_that_another_owner_made_old_is_read_again(core, redis):
