@@ -7,7 +7,7 @@ from typing import Final, cast
 
 from redis.asyncio import Redis
 
-from placeos.core.claims import Claim, number_of
+from placeos.core.claims import UNKNOWN, Claim, number_of
 from placeos.state import keys, scripts
 from placeos.state.scripts import Argument
 
@@ -30,7 +30,8 @@ class StateStore:
         """
         arguments: list[Argument] = []
         for one in claims:
-            arguments += (one.module, one.carried, one.version, one.life)
+            version = one.version if one.version != UNKNOWN else one.runs
+            arguments += (one.module, one.carried, version, one.life)
         answers = cast(
             "list[tuple[int, bytes, list[bytes]]]",
             await scripts.CLAIM.run(self._redis, *arguments),

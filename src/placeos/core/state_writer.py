@@ -331,8 +331,8 @@ class StateWriter:
     async def _stand(self, claims: Iterable[Claim]) -> None:
         """Claim those that could not be claimed before, and read what Redis holds of them."""
         fallen = [one for one in claims if not one.standing]
-        if fallen:
-            self._lost(await self._store.claim(fallen))
+        for start in range(0, len(fallen), WHOLE):
+            self._lost(await self._store.claim(fallen[start : start + WHOLE]))
 
     async def _write_removed(self) -> None:
         module, number = next(iter(self._removed.items()))

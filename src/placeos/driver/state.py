@@ -94,19 +94,20 @@ class State:
         if old is None:
             _check(key)
             old = NULL
-        if text == old:
-            if key in self._unconfirmed:
-                self._unconfirmed.discard(key)
-                self._publish([(key, text)])
+        if key in self._unconfirmed:
+            before = b""  # which no value is: it is published in any case
+        elif text == old:
             return
-        self._unconfirmed.discard(key)
+        else:
+            before = old
         if not self._texts.put(key, text):
             raise DriverError(
                 f"no room for '{key}': a module's state has at most {MAX_STATE} bytes"
             )
         if not self._before:
             self._loop.call_soon(self.flush)
-        self._before.setdefault(key, old)
+        self._before.setdefault(key, before)
+        self._unconfirmed.discard(key)
 
     def signal(self, key: str) -> None:
         """Publish the present value (or that there is none) again, without a change."""
