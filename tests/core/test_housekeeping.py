@@ -17,6 +17,7 @@ from placeos.core.leadership import Leadership
 from placeos.core.state_writer import StateWriter
 from placeos.core.unattended import ABSENT, Attendance
 from placeos.model.module import Module
+from placeos.model.system import System
 from placeos.state import keys
 
 FAST = Pace(every=0.3, apart=0.1, again=0.05, rate=100_000, progress=0.01)
@@ -326,3 +327,38 @@ async def test_the_work_is_done_at_a_bounded_rate(house, redis, until, monkeypat
         assert before - began < 60
     assert loop.time() - began >= 1.0
     assert slowest < 0.5
+
+
+# -- with a core ---------------------------------------------------------------------------------
+
+
+async def test_what_was_deleted_while_its_owner_was_down_is_cleaned(
+    building, core, call, becomes, redis, until
+):
+    module = await building.new_module()
+    await call(module, "set", "power", 1)
+    await becomes(module, "power", 1)
+    system = module.control_system_id
+    await until(lambda: redis.exists(keys.owner(system)))
+    core.kill()
+    await building.destroy(module)
+    await building.destroy(await building.database.get(System, system))
+    core.start()
+    left = [name(module.id) for name in (keys.status, keys.interface, keys.owner)]
+    left += [keys.system(system), keys.owner(system)]
+
+    async def gone() -> bool:
+        return not await redis.exists(*left)
+
+    await until(gone, 60)
+
+
+async def test_a_module_that_was_stopped_is_not_connected(building, core, call, becomes, redis):
+    module = await building.new_module()
+    await call(module, "set", "power", 1)
+    await becomes(module, "connected", True)
+    await building.change(Module, module.id, running=False)
+    await becomes(module, "connected", False)
+    assert await redis.hget(keys.status(module.id), "power") == b"1"
+    await building.change(Module, module.id, running=True)
+    await becomes(module, "connected", True)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
+import sys
+from pathlib import Path
 
 import pytest
 from msgspec import Raw
@@ -72,6 +75,28 @@ async def test_without_the_number_the_late_batch_would_count(core, redis, monkey
     """What the test above checks can fail: it does when batches carry no number."""
     monkeypatch.setattr(claims, "carried_number", lambda _: 1 << 50)
     assert not await late_batch_is_refused(core, redis)
+
+
+async def test_an_owner_frozen_in_the_middle_of_a_batch(core, engines, redis, until):
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, str(Path(__file__).parent / "paused_owner.py"), engines.redis_url),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    try:
+        stat = Path(f"/proc/{process.pid}/stat")
+        await until(lambda: stat.read_text().rpartition(")")[2].split()[0] == "T")
+        new = core("new", 2)
+        assert await new.inherit(MODULE) == {"power": b'"early"'}
+        change(new, power=b'"new"')
+        assert await new.drained([MODULE], 5)
+        process.send_signal(signal.SIGCONT)
+        async with asyncio.timeout(20):
+            assert await process.stdout.readline() == b"forgotten\n"
+        assert await holds(redis, power=b'"new"')
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
 
 
 async def test_who_was_refused_forgets_the_module_and_says_so_once(core, redis, caplog, until):
