@@ -193,3 +193,18 @@ async def test_what_was_published_adds_up_to_the_state(changes):
         key: values.text(key)
         for key in values.keys()  # noqa: SIM118 - no mapping
     }
+
+
+async def test_what_another_version_set_is_confirmed_once_even_if_it_is_the_same():
+    published: list[list[tuple[str, bytes]]] = []
+    state = State(published.append, {"same": b"1", "other": b"1", "unset": b"1"}, confirm=True)
+    state.set("same", 1)
+    state.set("same", 1)
+    state.set("other", 2)
+    state.set("other", 1)  # within one turn: no change, yet it was set
+    state.flush()
+    assert sorted(key for changes in published for key, _ in changes) == ["other", "same"]
+    before = len(published)
+    state.set("other", 1)
+    state.flush()
+    assert len(published) == before

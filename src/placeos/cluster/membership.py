@@ -56,6 +56,11 @@ class Membership:
         self.registered = asyncio.Event()
         self.renewed_at = 0.0  # send time of the last successful renewal, monotonic
 
+    @property
+    def lease(self) -> int:
+        """The present lease; 0: none."""
+        return self._lease
+
     async def run(self) -> None:
         """Register, renew and register again for as long as it runs; leave when cancelled."""
         attempt = 0

@@ -317,7 +317,7 @@ class Executor:
         link = process.link if process is not None else None
         if link is None:
             return
-        state = await self._state.inherit(module)
+        state = await self._state.inherit(module, want.version)
         good = instance.good
         self._reports.module_begins(module)
         try:
@@ -339,6 +339,7 @@ class Executor:
     async def _send_start(self, link: Link, payload: bytes, state: dict[str, bytes]) -> bytes:
         start = msgspec.json.decode(payload, type=ModuleStart)
         start.state = {key: Raw(value) for key, value in state.items()}
+        start.state_of_other_version = self._state.outdated(start.id)
         header = Header(Command.START, module=start.id)
         try:
             _, answer = await link.request(

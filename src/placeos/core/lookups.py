@@ -1,15 +1,19 @@
-"""Writing the lookup tables of the systems this node owns: whole, at once, and when different."""
+"""Writing the lookup tables of the systems this node owns: whole, at once, and when different.
+
+The script that writes one carries the view number: a node that lost the system is refused.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
-from typing import Final, cast
+from typing import Final
 
 from redis.asyncio import Redis
 
-from placeos.state import keys
+from placeos.core.claims import carried_number
+from placeos.state import scripts
 from placeos.state.client import UNAVAILABLE, checkpoint
 
 log = logging.getLogger("placeos.core")
@@ -21,7 +25,7 @@ class LookupWriter:
     """The owner runs `run()`.
 
     `table(system)` gives the table as it should be, None when there is no such system;
-    `owns(system)` whether this node writes it.
+    `owns(system)` whether this node writes it, `view_number()` by which view.
     """
 
     def __init__(
@@ -30,10 +34,12 @@ class LookupWriter:
         *,
         table: Callable[[str], dict[str, str] | None],
         owns: Callable[[str], bool],
+        view_number: Callable[[], int],
     ) -> None:
         self._redis = redis
         self._table = table
         self._owns = owns
+        self._view_number = view_number
         self._written: dict[str, dict[str, str]] = {}
         self._touched: dict[str, None] = {}
         self._wake = asyncio.Event()
@@ -70,29 +76,20 @@ class LookupWriter:
             self._written.pop(system, None)
             return
         table = self._table(system)
-        wanted = table or {}
-        present = self._written.get(system)
-        if present is None:
-            present = await self._read(system)
-        if wanted != present:
-            await self._write(system, wanted)
-        if table is None:
-            self._written.pop(system, None)
+        if table is not None and self._written.get(system) == table:
+            return
+        number = carried_number(self._view_number())
+        if await self._write(system, number, table) and table is not None:
+            self._written[system] = table
         else:
-            self._written[system] = wanted
+            self._written.pop(system, None)
 
-    async def _read(self, system: str) -> dict[str, str]:
-        raw = cast(dict[bytes, bytes], await self._redis.hgetall(keys.system(system)))
-        return {
-            place.decode("utf-8", "replace"): module.decode("utf-8", "replace")
-            for place, module in raw.items()
-        }
-
-    async def _write(self, system: str, table: dict[str, str]) -> None:
-        async with self._redis.pipeline(transaction=True) as pipe:
-            pipe.delete(keys.system(system))
-            if table:
-                pipe.hset(keys.system(system), mapping=table)  # type: ignore[arg-type]
-            pipe.publish(keys.LOOKUP_CHANGE, system)
-            await pipe.execute()
-        log.debug("lookup written", extra={"system": system, "places": len(table)})
+    async def _write(self, system: str, number: int, table: dict[str, str] | None) -> bool:
+        """Make Redis hold the table; None: there is none any more. False: it is another's."""
+        places = [text for place in (table or {}).items() for text in place]
+        outcome = await scripts.TABLE.run(self._redis, system, number, int(table is None), *places)
+        if outcome == -1:
+            log.warning("lookup is another's", extra={"system": system})
+        elif outcome:
+            log.debug("lookup written", extra={"system": system, "places": len(places) // 2})
+        return outcome != -1

@@ -111,6 +111,8 @@ class Node:
             return
         self._view = view
         self._owned.clear()
+        if view is not None and view.members:  # else it is a view without us: not ours to carry
+            self._parts.state.view_number = view.number
         configuration = self._parts.configuration
         log.info("view taken", extra={"number": view.number if view is not None else 0})
         self.touch(configuration.modules)
@@ -257,6 +259,8 @@ class Node:
         if module not in parts.executor.desired:
             self._interfaces.pop(module, None)
             parts.reports.module_gone(module)
+            if self.owns(module) and module in parts.configuration.modules:
+                parts.state.change(module, [("connected", Raw(b"false"))])
             self._left(module)
         else:  # it goes on with another version of its driver
             parts.reports.module_begins(module)

@@ -14,6 +14,7 @@ from redis.asyncio import Redis
 
 from placeos import __version__
 from placeos.cluster.etcd import Etcd
+from placeos.cluster.leader import Election
 from placeos.cluster.membership import Membership, ViewKeeper, new_incarnation
 from placeos.cluster.registry import Registration, Registry
 from placeos.cluster.routing import Router
@@ -21,14 +22,16 @@ from placeos.config import Config
 from placeos.core.calls import Switch
 from placeos.core.configuration import Configuration
 from placeos.core.data_folder import DataFolder
-from placeos.core.desired import lookup_table
+from placeos.core.desired import Change, lookup_table
 from placeos.core.drivers import Drivers
 from placeos.core.executor import Executor
 from placeos.core.files.catalogue import Catalogue
 from placeos.core.files.git import Git
 from placeos.core.files.inspection import Inspection
 from placeos.core.files.repositories import Host, Repositories
+from placeos.core.housekeeping import DUTY, Housekeeping
 from placeos.core.jobs import Jobs
+from placeos.core.leadership import Leadership
 from placeos.core.listener import DebugLog, Listener
 from placeos.core.lookups import LookupWriter
 from placeos.core.node import Node, Parts
@@ -97,7 +100,17 @@ class Core:
         )
         on_other_server(redis, self._redis_reconnected)
         self.parts = self._build(config, folder, output, isolation, database, redis, lookups)
+        self.membership: Membership | None = None
+        self.election = Election(etcd, DUTY, config.identity, lease=self._lease)
+        self.housekeeping = Housekeeping(
+            redis,
+            database,
+            Leadership(redis, self.election),
+            view=lambda: self.registry.view,
+            nodes=lambda: self.registry.nodes("core"),
+        )
         self.node.connect(self.parts)
+        self.registry.listeners.append(self.housekeeping.members_changed)
         self.supervision.connect(self.parts)
         self.watchdog = Watchdog(
             self.parts.processes,
@@ -127,11 +140,12 @@ class Core:
             database,
             config.database_url,
             secret=config.secret("server_secret"),
-            on_change=node.configuration_changed,
+            on_change=self._configuration_changed,
             on_confirmed=switch.look_again,
         )
         reports = Reports(database)
-        state = StateWriter(redis)
+        state = StateWriter(redis, self._incarnation)
+        state.on_rewrite = lambda: self.parts.lookups.rewrite()
         debug = DebugLog(switch)
         packages = Packages(
             index=config.packages_index,
@@ -166,6 +180,7 @@ class Core:
                 redis,
                 table=lambda system: lookup_table(configuration, system),
                 owns=lambda system: configuration.loaded.is_set() and node.owns(system),
+                view_number=lambda: state.view_number,
             ),
             reports=reports,
             drivers=Drivers(
@@ -216,6 +231,13 @@ class Core:
         self.catalogue = Catalogue(repositories, git, inspection)
         return repositories
 
+    def _lease(self) -> int:
+        return self.membership.lease if self.membership is not None else 0
+
+    def _configuration_changed(self, changes: set[Change]) -> None:
+        self.node.configuration_changed(changes)
+        self.housekeeping.look(record for _, record in changes)
+
     def _redis_reconnected(self) -> None:
         self.parts.state.rewrite()
         self.parts.lookups.rewrite()
@@ -256,6 +278,8 @@ class Core:
                     ("watchdog", self.watchdog.run()),
                     ("meter", self.meter.run()),
                     ("node", self.node.run()),
+                    ("election", self.election.run()),
+                    ("housekeeping", self.housekeeping.run()),
                     ("membership", self._membership(listener.port, tasks)),
                 )
             ]
@@ -272,7 +296,7 @@ class Core:
         await self.parts.configuration.loaded.wait()
         self.parts.lookups.touch(self.parts.configuration.systems)
         config = self._config
-        membership = Membership(
+        membership = self.membership = Membership(
             self._etcd,
             service="core",
             identity=config.identity,

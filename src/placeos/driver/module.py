@@ -53,7 +53,8 @@ class Module:
         self._tasks: set[asyncio.Task[object]] = set()
         self.settings, problems = blueprint.settings.read_with_defaults(start.settings)
         inherited = {key: bytes(text) for key, text in start.state.items()}
-        self.state = State(self._publish_state, inherited)
+        confirm = start.state_of_other_version
+        self.state = State(self._publish_state, inherited, confirm=confirm)
         self.schedule = Schedule(self.spawn_apart, self.health, self._zone)
         parts = (start.id, upstream, self.state, self.spawn_apart, self.health)
         self.subscriptions = Subscriptions(*parts)  # those made in code

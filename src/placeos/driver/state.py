@@ -57,13 +57,17 @@ def _cost(key: str, text: bytes) -> int:
 class State:
     """Changes of one turn of the event loop go out together, the newest value of each key."""
 
-    __slots__ = ("_before", "_loop", "_publish", "_texts")
+    __slots__ = ("_before", "_loop", "_publish", "_texts", "_unconfirmed")
 
-    def __init__(self, publish: Publish, inherited: Mapping[str, bytes]) -> None:
+    def __init__(
+        self, publish: Publish, inherited: Mapping[str, bytes], *, confirm: bool = False
+    ) -> None:
+        """With `confirm` the first value of each inherited key is published in any case."""
         self._loop = asyncio.get_running_loop()
         self._publish = publish
         self._texts = Held(inherited)
         self._before: dict[str, bytes] = {}  # changed keys, with what was last published
+        self._unconfirmed = set(inherited) if confirm else set[str]()
 
     def __contains__(self, key: str) -> bool:
         return key in self._texts
@@ -90,15 +94,20 @@ class State:
         if old is None:
             _check(key)
             old = NULL
-        if text == old:
+        if key in self._unconfirmed:
+            before = b""  # which no value is: it is published in any case
+        elif text == old:
             return
+        else:
+            before = old
         if not self._texts.put(key, text):
             raise DriverError(
                 f"no room for '{key}': a module's state has at most {MAX_STATE} bytes"
             )
         if not self._before:
             self._loop.call_soon(self.flush)
-        self._before.setdefault(key, old)
+        self._before.setdefault(key, before)
+        self._unconfirmed.discard(key)
 
     def signal(self, key: str) -> None:
         """Publish the present value (or that there is none) again, without a change."""

@@ -36,3 +36,18 @@ def channel(path: str) -> str:
 def position(name: str, index: int) -> str:
     """Field of a lookup table, e.g. `Display/1`."""
     return f"{name}/{index}"
+
+
+def owner(record_id: str) -> str:
+    """String that fences the writers of a module's state or of a system's table.
+
+    `<view number> <driver version> <incarnation>:<mark>`: the highest view number of a writer
+    so far, the version of the driver that set the state, the core that wrote last and a mark of
+    the module's life in it. Of a system only the number. A lower number is refused.
+    """
+    return f"owner/{record_id}"
+
+
+def leader(duty: str) -> str:
+    """String that fences the writes of a leader: `<revision of its election> <identity>`."""
+    return f"leader/{duty}"

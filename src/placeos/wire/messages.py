@@ -33,7 +33,8 @@ class SystemRecord(msgspec.Struct, omit_defaults=True):
 class ModuleStart(msgspec.Struct, omit_defaults=True):
     """START and UPDATE: all that a module runs with. `settings` is merged and decrypted.
 
-    `state` is the live state it inherits (key → JSON), empty on UPDATE.
+    `state` is the live state it inherits (key → JSON), empty on UPDATE. If another version of
+    the driver set it, core wants to be told of each key this version sets, the same or not.
     """
 
     id: str
@@ -49,6 +50,7 @@ class ModuleStart(msgspec.Struct, omit_defaults=True):
     settings: dict[str, Raw] = {}
     system: SystemRecord | None = None
     state: dict[str, Raw] = {}
+    state_of_other_version: bool = False
     debug: bool = False  # forward the log from the first moment on, as after DEBUG
 
 
