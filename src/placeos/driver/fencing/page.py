@@ -58,7 +58,9 @@ class WritablePage(Page):
 
     def __init__(self) -> None:
         """Raises OSError."""
-        self.descriptor = os.memfd_create("placeos deadlines", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        self.descriptor = os.memfd_create(
+            "placeos deadlines", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
+        )
         try:
             os.ftruncate(self.descriptor, SIZE)
             super().__init__(self.descriptor, mmap.PROT_READ | mmap.PROT_WRITE)

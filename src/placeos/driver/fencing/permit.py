@@ -21,6 +21,7 @@ PLACES: Final = {"extend": EXTENDED, "stop": LEASE}
 """Values of the setting `isolation`: what a module does while etcd is away. `extend` goes on as
 long as all other cores agree; `stop`, for a door, say, stops with the lease."""
 
+STRICT: Final = "stop"  # what holds where the setting says nothing that can be understood
 LAPSED: Final = "this node has lost its lease: another one may have taken its place"
 _LONGEST_WAIT: Final = 3600.0  # seconds; a deadline may be a hundred years away
 
