@@ -9,6 +9,7 @@ from typing import Any, Final, Protocol
 
 from placeos.driver.command import Command, Gate, Match
 from placeos.driver.errors import NoReply, Offline, text_of
+from placeos.driver.fencing.permit import OPEN, Permit
 from placeos.driver.health import Health, rethrow_own
 from placeos.driver.inbox import Inbox
 from placeos.driver.log import ModuleLogger
@@ -95,6 +96,7 @@ class Device:
         author: Author,
         owner: Owner,
         in_flight: int = 1,
+        permit: Permit = OPEN,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._owner = owner
@@ -105,7 +107,7 @@ class Device:
         self.online = False
         """As reported."""
         wanted = self._is_wanted if self._on_demand else None
-        self.connector = Connector(transport, address, self, author, owner.log, wanted)
+        self.connector = Connector(transport, address, self, author, owner.log, wanted, permit)
         self._sender = Sender(
             self._write if self._on_demand else self.connector.write,
             self._silent,
@@ -181,7 +183,7 @@ class Device:
         if self.connector.connection is not None:
             self._sender.cause = reason
             self._sender.set_gate(Gate.CLOSED)
-        self.connector.drop(reason)
+        self.connector.finish(reason)
 
     def set_connected(self, online: bool, reason: str) -> None:
         """The driver knows better whether the device is there."""

@@ -36,6 +36,10 @@ class Offline(DriverError):
     code = 503
 
 
+class LeaseLost(Offline):
+    """This node may not write to its devices now: another one may have taken its place."""
+
+
 class Superseded(DriverError):
     """A newer command of the same name took this one's place before it was sent."""
 

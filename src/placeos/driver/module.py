@@ -13,6 +13,7 @@ from placeos.driver.calls import NO_CALL, Call, present
 from placeos.driver.cron import machine_zone, zone_of
 from placeos.driver.declared import Declared
 from placeos.driver.errors import DriverError, InvalidSettings, Offline
+from placeos.driver.fencing.permit import STRICT, isolation_of
 from placeos.driver.follow import Subscriptions
 from placeos.driver.functions import Function
 from placeos.driver.health import Health
@@ -71,6 +72,11 @@ class Module:
             self.log.set_persistent(log_level(start.settings))
         except InvalidSettings as error:
             problems.append(str(error))
+        try:
+            self.reach.permit.set_isolation(isolation_of(start.settings))
+        except InvalidSettings as error:
+            self.reach.permit.set_isolation(STRICT)  # it was meant to say something
+            problems.append(str(error))
         if problems:
             self.tell("settings", "; ".join(problems))
 
@@ -98,6 +104,7 @@ class Module:
         try:
             settings = self.blueprint.settings.read(start.settings)
             self.log.set_persistent(log_level(start.settings))
+            self.reach.permit.set_isolation(isolation_of(start.settings))
         except InvalidSettings as error:
             self.tell("settings", str(error))
             raise
@@ -111,13 +118,16 @@ class Module:
         self.spawn(self._prepare("settings_changed"), "settings_changed")
 
     async def stop(self) -> None:
-        """End everything. Takes at most a second."""
+        """End everything: its transports within a second, whatever the driver does, then its
+        tasks."""
         self.schedule.close()
         self._declared_subscriptions.clear()
         self.subscriptions.clear()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(STOP_HOOK):
-                await self.run_hook("stopped")
+        hook = self._loop.create_task(self.run_hook("stopped"), name="stopped")
+        self._tasks.add(hook)
+        hook.add_done_callback(self._tasks.discard)
+        await asyncio.wait([hook], timeout=STOP_HOOK)  # whatever it does when it is cancelled
+        hook.cancel()
         await self.reach.close()
         tasks = [task for task in self._tasks if task is not asyncio.current_task()]
         for task in tasks:

@@ -1,11 +1,13 @@
 """The fork parent: imports everything a driver needs once, then forks driver processes.
 
-Run as `python -m placeos.driver.parent FD`, FD being a SOCK_SEQPACKET socket to core.
+Run as `python -m placeos.driver.parent FD [PAGE]`: a SOCK_SEQPACKET socket to core, and the
+page of core's deadlines (see fencing/page.py), without which nothing is fenced.
 Single thread, no event loop: a child starts from a clean process. Messages are JSON::
 
     core →    {"fork": key, "path": driver file, "title": text, "confine": how}
                   with the child's link socket and the pipe that takes its output
               {"ping": n}
+              {"look": true}  the deadlines were moved
     parent →  {"forked": key, "pid": n}   {"failed": key, "error": text}   {"pong": n}
               {"exited": key, "pid": n, "status": exit status, or minus the signal}
 """
@@ -27,6 +29,9 @@ import msgspec
 
 from placeos.driver import process
 from placeos.driver.confinement.confine import Confine, confine, prctl
+from placeos.driver.fencing import permit
+from placeos.driver.fencing.page import Page
+from placeos.driver.fencing.timer import KillTimer
 
 MAX_MESSAGE: Final = 65_536  # bytes
 _PR_SET_PDEATHSIG: Final = 1
@@ -41,14 +46,18 @@ class Request(msgspec.Struct):
     title: str = ""
     confine: Confine | None = None
     ping: int = 0
+    look: bool = False  # at the page: nothing else to do
     clock: str = ""  # where a test tells the time; see told_loop.py
 
 
 class Parent:
     """Forks on request and tells of every end."""
 
-    def __init__(self, control: socket.socket) -> None:
+    def __init__(self, control: socket.socket, page: Page | None = None) -> None:
         self._control = control
+        self._page = page
+        self._timer = KillTimer() if page is not None else None
+        self._armed = 0  # the deadline it is set by
         self._children: dict[int, tuple[str, int]] = {}  # pidfd → key, pid
         self._poll = select.poll()
         self._poll.register(control, select.POLLIN)
@@ -56,12 +65,22 @@ class Parent:
     def serve(self) -> None:
         """Until core goes away; then no child is left."""
         while True:
+            self._arm()
             for fd, _ in self._poll.poll():
+                self._arm()  # before a fork: by then the kernel watches over this process
                 if fd in self._children:
                     self._reap(fd)
                 elif not self._request():
                     self._kill_all()
                     return
+
+    def _arm(self) -> None:
+        """Have the kernel kill this process, and with it its children, past the deadline."""
+        if self._page is not None and self._timer is not None:
+            deadline = self._page.extended
+            if deadline > self._armed:
+                self._timer.arm(deadline)
+                self._armed = deadline
 
     def _request(self) -> bool:
         """Read one request. False: core is gone."""
@@ -78,6 +97,8 @@ class Parent:
         else:
             if request.ping:
                 self._tell({"pong": request.ping})
+            elif request.look:
+                pass  # done before each request
             elif fds:
                 self._fork(request, fds)
             else:
@@ -161,15 +182,20 @@ def _set_name(name: str) -> None:
 
 
 def main() -> None:
-    """Serve on the socket whose number is the first argument."""
+    """Serve on the socket whose number is the first argument; the second is the page's."""
     die_with_parent(os.getppid())
     for number in (signal.SIGINT, signal.SIGTERM):  # often sent to a whole group of processes:
         signal.signal(number, signal.SIG_IGN)  # core, which also gets it, ends us in good order
     control = socket.socket(fileno=int(sys.argv[1]))
+    page = None
+    if len(sys.argv) > 2:
+        page = Page(int(sys.argv[2]))
+        os.close(int(sys.argv[2]))
+        permit.use(page)
     gc.disable()
     gc.collect()
     gc.freeze()
-    Parent(control).serve()
+    Parent(control, page).serve()
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from placeos.driver.device import Device, Hooks
 from placeos.driver.errors import DriverError
+from placeos.driver.fencing.permit import Permit
 from placeos.driver.queue import Command, Match
 from placeos.driver.record import address_of, transport_for
 from placeos.driver.transports.base import Address, Connection, Transport, makes_and_breaks
@@ -33,6 +34,7 @@ class Reach:
         self._module = module
         self.log = module.log
         self.health = module.health
+        self.permit = Permit()
         self.transport = transport_for(module.blueprint, module.config)
         self._address = address_of(module.config)
         self._device = self._make_device()
@@ -79,10 +81,7 @@ class Reach:
         if self._absence is not None:
             self._absence.cancel()
         self._started = False
-        if self._http is not None:
-            await self._http.close()
-        if self._device is not None:
-            await self._device.close()
+        await asyncio.gather(*(part.close() for part in (self._http, self._device) if part))
 
     # -- what the driver uses (see base.py) -----------------------------------------------
 
@@ -106,7 +105,7 @@ class Reach:
             defined = self._module.blueprint.defines("before_request")
             hook = driver.before_request if defined else None
             where = (self.transport, self._address, self._device)
-            self._http = HttpClient(*where, hook, self.log, self.spawn)
+            self._http = HttpClient(*where, hook, self.log, self.spawn, self.permit)
         return self._http
 
     @property
@@ -200,7 +199,8 @@ class Reach:
             received=driver.received if blueprint.defines("received") else None,
         )
         in_flight = blueprint.cls.queue.in_flight
-        return Device(self.transport, self._address, hooks, driver, self, in_flight)
+        where = (self.transport, self._address)
+        return Device(*where, hooks, driver, self, in_flight, self.permit)
 
     def _replace_device(self) -> None:
         before, http = self._device, self._http

@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from placeos.core.process.fence import Fence
 from placeos.core.process.isolation import Cell, Isolation
 from placeos.core.process.output import Output
 
@@ -127,11 +128,13 @@ class ForkParent:
         inherit: Sequence[int] = (),
         isolation: Isolation | None = None,
         command: Sequence[str] = COMMAND,
+        fence: Fence | None = None,
     ) -> None:
         self._stderr = stderr
         self._inherit = inherit
         self._command = command
         self._isolation = isolation
+        self._fence = fence
         self._socket: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._forking: dict[str, _Forking] = {}
@@ -241,18 +244,22 @@ class ForkParent:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
         environment = {key: os.environ[key] for key in KEPT_ENVIRONMENT if key in os.environ}
+        page = [] if self._fence is None else [self._fence.descriptor]
+        if self._fence is not None:  # before it starts and reads the page: nothing is missed
+            self._fence.watch(ours)
         with theirs:
+            given = (theirs.fileno(), *page)
             try:
                 self._process = subprocess.Popen(
-                    [*self._command, str(theirs.fileno())],
+                    [*self._command, *map(str, given)],
                     stdin=subprocess.DEVNULL,
                     stdout=self._stderr,
                     stderr=self._stderr,
                     env=environment,
-                    pass_fds=(theirs.fileno(), *self._inherit),
+                    pass_fds=(*given, *self._inherit),
                 )
             except OSError:
-                ours.close()
+                self._part(ours)
                 raise
         self._socket = ours
         self._gone.clear()
@@ -312,7 +319,7 @@ class ForkParent:
         if self._socket is not None:
             if not self._gone.is_set():
                 asyncio.get_running_loop().remove_reader(self._socket.fileno())
-            self._socket.close()
+            self._part(self._socket)
             self._socket = None
         if self._process is not None:
             self._process.kill()
@@ -325,6 +332,11 @@ class ForkParent:
         children, self._children = self._children, {}
         for child in children.values():
             self._end(child, -signal.SIGKILL)
+
+    def _part(self, control: socket.socket) -> None:
+        if self._fence is not None:
+            self._fence.forget(control)
+        control.close()
 
 
 def _kill_unwanted(pid: int) -> None:

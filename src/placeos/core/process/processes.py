@@ -17,6 +17,7 @@ import msgspec
 from placeos.core.jobs import JobCancelled
 from placeos.core.plan import Phase
 from placeos.core.process.environments import Environments
+from placeos.core.process.fence import Fence
 from placeos.core.process.isolation import Isolation
 from placeos.core.process.output import Output
 from placeos.core.process.parent import COMMAND, Child, ForkError, ForkParent
@@ -306,13 +307,18 @@ class Processes:
         *,
         isolation: Isolation | None = None,
         inherit: tuple[int, ...] = (),
+        fence: Fence | None = None,
     ) -> None:
         self._on = on
         self.by_key: dict[str, DriverProcess] = {}
 
         def parent(command: Sequence[str] = COMMAND) -> ForkParent:
             return ForkParent(
-                stderr=output.write_end, inherit=inherit, isolation=isolation, command=command
+                stderr=output.write_end,
+                inherit=inherit,
+                isolation=isolation,
+                command=command,
+                fence=fence,
             )
 
         self.parent = parent()

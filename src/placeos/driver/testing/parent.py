@@ -26,10 +26,17 @@ class Served(Protocol):
 
 class ForkParent:
     """A fork parent process and its control socket. `python` runs it: that of an environment
-    with a driver's own packages, or our own. `output` is where it and its children print."""
+    with a driver's own packages, or our own. `output` is where it and its children print.
+    `page` is the descriptor of a page of deadlines, without which nothing is fenced."""
 
-    def __init__(self, python: str = sys.executable, output: int | None = None) -> None:
+    def __init__(
+        self,
+        python: str = sys.executable,
+        output: int | None = None,
+        page: int | None = None,
+    ) -> None:
         self.exits: dict[int, int] = {}
+        self._page = [] if page is None else [page]
         self._python = python
         self._output = output
         self._forked: dict[str, int] = {}
@@ -49,10 +56,11 @@ class ForkParent:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             # -P, as core does: not whatever lies in this folder, such as a driver `queue.py`
-            command = [self._python, "-P", "-m", "placeos.driver.parent", str(theirs.fileno())]
+            given = [theirs.fileno(), *self._page]
+            command = [self._python, "-P", "-m", "placeos.driver.parent", *map(str, given)]
             self._process = subprocess.Popen(
                 command,
-                pass_fds=[theirs.fileno()],
+                pass_fds=given,
                 stdin=subprocess.DEVNULL,
                 stdout=self._output,
                 stderr=self._output,

@@ -17,6 +17,7 @@ import msgspec
 from msgspec import Raw
 
 from placeos.driver.errors import DriverError
+from placeos.driver.fencing.permit import OPEN, Permit
 from placeos.driver.framing import FrameLength, Framer, FramingError
 from placeos.driver.log import ModuleLogger
 from placeos.driver.settings import Settings
@@ -92,13 +93,18 @@ class Connection(Protocol):
         called once, when it ends (at once if it has ended already)."""
 
     def write(self, data: Any) -> None:
-        """Send one message, encoded by the transport. A device that takes none is dropped."""
+        """Send one message, encoded by the transport. A device that takes none is dropped.
+        Raises LeaseLost, and drops it, when nothing may be written any more."""
 
     def drop(self, reason: str) -> None:
-        """End the connection at once. Harmless when it has ended."""
+        """End the connection at once; the device sees a reset if it has not got all that was
+        sent. Harmless when it has ended."""
+
+    def finish(self, reason: str) -> None:
+        """End the connection once the device has all that was sent; after a second at once."""
 
     async def wait_closed(self) -> None:
-        """Returns once all that a dropped connection used is given back. Never raises."""
+        """Returns once all that a connection which is to end used is given back. Never raises."""
 
 
 class Cuts(Protocol):
@@ -128,6 +134,8 @@ class Opening:
     events: ConnectionEvents
     log: ModuleLogger
     author: Author
+    permit: Permit = OPEN
+    """Asked before each write."""
 
 
 @dataclass(frozen=True, kw_only=True)

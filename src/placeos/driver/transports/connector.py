@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Final
 
 from placeos.driver.errors import DriverError, Offline
+from placeos.driver.fencing.permit import LAPSED, OPEN, Permit, watch
 from placeos.driver.log import ModuleLogger
 from placeos.driver.transports import tls
 from placeos.driver.transports.base import (
@@ -25,7 +26,8 @@ from placeos.driver.transports.turnstile import Ticket, turnstile
 LONGEST_PAUSE: Final = 10.0  # seconds between two attempts to connect
 SCATTER: Final = 1.0  # seconds over which the first attempts after a loss are spread
 STABLE: Final = 5.0  # seconds after which a connection counts as a good one
-CLOSING: Final = 1.0  # seconds a connection may take to give back what it used
+CLOSING: Final = 0.5  # seconds a connection may take to end in good order; then it is reset
+STOPPED: Final = "the module was stopped"
 AT_ONCE: Final = -1  # an attempt before the first: without a pause
 
 _EXPECTED: Final = (OSError, TimeoutError, ssl.SSLError, ValueError, DriverError)
@@ -45,6 +47,7 @@ class Connector:
         "_loop",
         "_now",
         "_opened_at",
+        "_permit",
         "_proven",
         "_started",
         "_task",
@@ -63,6 +66,7 @@ class Connector:
         author: Author,
         log: ModuleLogger,
         wanted: Callable[[], bool] | None = None,
+        permit: Permit = OPEN,
     ) -> None:
         self.address = address
         self._loop = asyncio.get_running_loop()
@@ -71,6 +75,7 @@ class Connector:
         self._author = author
         self._log = log
         self._wanted = wanted
+        self._permit = permit
         self._now: Connection | None = None
         self._task: asyncio.Task[None] | None = None
         self._ticket: Ticket | None = None  # of an attempt that waits for its turn
@@ -93,6 +98,9 @@ class Connector:
     def start(self) -> None:
         """Connect from now on; what was wanted before had to wait."""
         self._started = True
+        watching = watch()
+        if watching is not None:
+            watching.add(self._permit, self._lapsed)
         self._enter()
 
     def want(self) -> None:
@@ -116,6 +124,11 @@ class Connector:
         if self._now is not None:
             self._now.drop(reason)
 
+    def finish(self, reason: str) -> None:
+        """Leave the present connection once all that was written to it is sent."""
+        if self._now is not None:
+            self._now.finish(reason)
+
     def move(self, address: Address) -> None:
         """The device is elsewhere now, if that is another address: leave the present connection
         and connect there."""
@@ -124,7 +137,7 @@ class Connector:
         self.address = address
         self._attempts = AT_ONCE
         if self._now is not None:
-            self._now.drop("the address was changed")
+            self._now.finish("the address was changed")
         elif self._started:
             self._cancel()
             self._enter()
@@ -137,18 +150,24 @@ class Connector:
             self._enter()
 
     async def close(self) -> None:
-        """End the connection and connect no more. Takes `CLOSING` seconds at most."""
+        """End the connection and connect no more: in good order if that takes no longer than
+        `CLOSING` seconds, else by a reset."""
         self._started = False
+        watching = watch()
+        if watching is not None:
+            watching.remove(self._lapsed)
         task = self._task
         self._cancel()
         now, self._now = self._now, None
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CLOSING):
                 if now is not None:
-                    now.drop("the module was stopped")
+                    now.finish(STOPPED)
                     await now.wait_closed()
                 if task is not None:
                     await asyncio.wait([task])
+        if now is not None:
+            now.drop(STOPPED)
 
     def _enter(self) -> None:
         """Connect, as soon as it is this one's turn."""
@@ -181,10 +200,11 @@ class Connector:
                 self._task = None
 
     async def _attempt(self) -> None:
-        opening = Opening(self.address, self._events, self._log, self._author)
+        opening = Opening(self.address, self._events, self._log, self._author, self._permit)
         seconds = self._transport.connect_timeout
         self._proven = False
         try:
+            self._permit.check()
             async with asyncio.timeout(seconds):
                 connection = await self._transport.open(opening)
         except Exception as error:
@@ -207,6 +227,16 @@ class Connector:
             elif self._loop.time() - self._opened_at >= STABLE:
                 self._attempts = min(self._attempts, 0)
             self._again()
+
+    def _lapsed(self) -> None:
+        """Nothing may be written any more. What waits to be sent shall not be, and a device
+        that takes one connection only be free for another core."""
+        if self._now is not None:
+            self._now.drop(LAPSED)
+        elif self._task is not None:
+            self._cancel()
+            self._again()
+            self._events.unreachable(f"{self.address}: {LAPSED}")
 
     def _again(self, least: float = 0.0) -> None:
         pause = max(least, backoff(self._attempts, random.random()))  # noqa: S311 - no secret

@@ -76,5 +76,9 @@ class _NoConnection:
         if lost is not None:
             asyncio.get_running_loop().call_soon(lost, self, reason)
 
+    def finish(self, reason: str) -> None:
+        """End it."""
+        self.drop(reason)
+
     async def wait_closed(self) -> None:
         """There is nothing to wait for."""

@@ -12,7 +12,8 @@ from importlib import import_module
 from typing import Any, Final, Unpack
 
 from placeos.driver.command import Command, Gate
-from placeos.driver.errors import DriverError, Offline, Withdrawn
+from placeos.driver.errors import DriverError, LeaseLost, Offline, Withdrawn
+from placeos.driver.fencing.permit import LAPSED, OPEN, Permit, watch
 from placeos.driver.log import ModuleLogger
 from placeos.driver.schema import encode
 from placeos.driver.sender import Sender
@@ -32,6 +33,7 @@ from placeos.driver.transports.http_message import (
 __all__ = ["HTTPError", "HttpClient", "Options", "Request", "Response"]
 
 IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
+CLOSING: Final = 0.3  # seconds requests may take to end when they are cancelled
 UNUSABLE: Final = 502  # the code of errors about an answer, say one that is too long
 _SCHEMES: Final = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
 
@@ -77,6 +79,7 @@ class HttpClient:
         hook: Hook | None,
         log: ModuleLogger,
         spawn: Callable[[Coroutine[Any, Any, object], str], object],
+        permit: Permit = OPEN,
     ) -> None:
         self._spec = transport if isinstance(transport, HTTP) else HTTP()
         self._below = transport.role == Role.SERVICE
@@ -87,6 +90,7 @@ class HttpClient:
         self._events = events if isinstance(transport, HTTP) else None
         self._hook = hook
         self._spawn = spawn
+        self._permit = permit
         self._session: Any = None  # of http_session.py
         self._loading = asyncio.Lock()
         self._running: dict[Command, asyncio.Task[None]] = {}
@@ -165,22 +169,32 @@ class HttpClient:
         if address == self._address:
             return
         self._address = address
-        self._sender.clear(current=True, error=Offline("the address or the settings were changed"))
-        self._stop()
-        session, self._session = self._session, None
-        if session is not None:
-            self._spawn(session.close(), "close HTTP connections")
+        self._begin_anew(Offline("the address or the settings were changed"))
 
     async def close(self) -> None:
-        """End all requests and connections."""
+        """End all requests and connections; takes `CLOSING` seconds at most."""
+        watching = watch()
+        if watching is not None:
+            watching.remove(self._lapsed)
         self._sender.clear(current=True)
         tasks = self._stop()
-        if tasks:
-            await asyncio.wait(tasks)
+        if tasks:  # the driver's code may not end when it is cancelled: nothing waits for that
+            await asyncio.wait(tasks, timeout=CLOSING)
         if self._session is not None:
             await self._session.close()
 
     # -- inside ---------------------------------------------------------------------------
+
+    def _lapsed(self) -> None:
+        """Nothing may be sent any more."""
+        self._begin_anew(LeaseLost(LAPSED))
+
+    def _begin_anew(self, error: DriverError) -> None:
+        self._sender.clear(current=True, error=error)
+        self._stop()
+        session, self._session = self._session, None
+        if session is not None:
+            self._spawn(session.close(), "close HTTP connections")
 
     def _made_sender(self) -> Sender:
         def never(_: object) -> None:
@@ -260,8 +274,15 @@ class HttpClient:
                 name = "placeos.driver.transports.http_session"
                 module = await asyncio.to_thread(import_module, name)
                 self._session = module.Session(
-                    self._target(), self._address, self._log, self._spec.concurrent
+                    self._target(),
+                    self._address,
+                    self._log,
+                    self._spec.concurrent,
+                    self._permit,
                 )
+                watching = watch()
+                if watching is not None:
+                    watching.add(self._permit, self._lapsed)
             return self._session
 
     def _url(self, path: str, params: dict[str, Any] | None) -> str:

@@ -13,9 +13,11 @@ import httpx
 
 from placeos import __version__
 from placeos.driver.errors import DriverError, NoReply, Offline
+from placeos.driver.fencing.permit import OPEN, Permit
 from placeos.driver.log import ModuleLogger
 from placeos.driver.transports import http_settings, tls
 from placeos.driver.transports.base import Address
+from placeos.driver.transports.http_backend import Transport
 from placeos.driver.transports.http_client import ConnectionFailed
 from placeos.driver.transports.http_message import HTTPError, Request, Response, origin_of
 
@@ -32,8 +34,14 @@ class Session:
     its credentials; another one to whoever else a driver asks, without them."""
 
     def __init__(
-        self, target: http_settings.Target, address: Address, log: ModuleLogger, concurrent: int
+        self,
+        target: http_settings.Target,
+        address: Address,
+        log: ModuleLogger,
+        concurrent: int,
+        permit: Permit = OPEN,
     ) -> None:
+        self._permit = permit
         self._target = target
         self._address = address
         self._log = log
@@ -149,15 +157,20 @@ class Session:
         proxy = settings.proxy_url(credentials=False)
         login = settings.proxy.auth if settings.proxy is not None else None
         auth = (login.username, login.password) if login is not None else None
-        return httpx.AsyncClient(
+        transport = Transport(
+            self._permit,
             verify=tls.context_of(address),
             proxy=httpx.Proxy(proxy, auth=auth) if proxy else None,
-            cookies=self._jar,
-            headers={"User-Agent": f"PlaceOS/{__version__}"},
-            timeout=httpx.Timeout(None, connect=settings.http_connect_timeout),
             limits=httpx.Limits(
                 max_keepalive_connections=keep, keepalive_expiry=settings.http_keep_alive_seconds
             ),
+            trust_env=False,
+        )
+        return httpx.AsyncClient(
+            transport=transport,
+            cookies=self._jar,
+            headers={"User-Agent": f"PlaceOS/{__version__}"},
+            timeout=httpx.Timeout(None, connect=settings.http_connect_timeout),
             max_redirects=MAX_REDIRECTS,
             event_hooks={"request": [self._leaving]} if own else None,
             trust_env=False,

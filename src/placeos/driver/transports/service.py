@@ -89,6 +89,10 @@ class Connection:
             self._reason = reason
             self._closing = asyncio.get_running_loop().create_task(self._end(), name="close")
 
+    def finish(self, reason: str) -> None:
+        """Have the driver close it."""
+        self.drop(reason)
+
     async def wait_closed(self) -> None:
         """Returns once the driver has closed it."""
         if self._closing is not None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 import asyncssh
 from asyncssh.public_key import get_default_public_key_algs, get_public_key_algs
 
-from placeos.driver.errors import DriverError, NoReply, Offline
+from placeos.driver.errors import DriverError, LeaseLost, NoReply, Offline
+from placeos.driver.fencing import sockets
+from placeos.driver.fencing.permit import LAPSED
 from placeos.driver.framing import MAX_MESSAGE
 from placeos.driver.transports import base
 from placeos.driver.transports.base import Opening, cut
@@ -35,7 +38,8 @@ async def connect(spec: SSH, opening: Opening, login: SshLogin) -> Connection:
     """Connect, log in and open the shell. Raises OSError, LoginRefused and DriverError."""
     known = known_of(login, str(opening.address), opening.author.get(HOST_KEY))
     key = await asyncio.to_thread(private_key, login)  # an encrypted one takes its time
-    made = Connection(spec, opening, known, login.password)
+    sock = await sockets.connected(opening.address.host, opening.address.port)
+    made = Connection(spec, opening, known, login.password, sock)
     options: dict[str, Any] = {"server_host_key_algs": _algorithms(login, known)}
     if login.insecure:
         kinds = ("kex_algs", "encryption_algs", "mac_algs", "signature_algs")
@@ -44,6 +48,7 @@ async def connect(spec: SSH, opening: Opening, login: SshLogin) -> Connection:
         await asyncssh.connect(
             opening.address.host,
             opening.address.port,
+            sock=sock,
             config=None,  # nothing from the account this runs under
             agent_path=None,
             gss_host=None,
@@ -60,6 +65,8 @@ async def connect(spec: SSH, opening: Opening, login: SshLogin) -> Connection:
             await made.open_shell(login.term)
     except BaseException as error:
         made.drop("no longer wanted")
+        if not made.linked:
+            sock.close()
         told = made.told(error)
         if told is not None:
             raise told from error
@@ -77,8 +84,18 @@ def _algorithms(login: SshLogin, known: Known) -> list[str]:
 class Connection(asyncssh.SSHClient):
     """One connection: the shell, and commands beside it."""
 
-    def __init__(self, spec: SSH, opening: Opening, known: Known, password: str | None) -> None:
+    def __init__(
+        self,
+        spec: SSH,
+        opening: Opening,
+        known: Known,
+        password: str | None,
+        sock: socket.socket,
+    ) -> None:
         self._spec = spec
+        self._sock = sock
+        self._permit = opening.permit
+        self._farewell: sockets.Farewell | None = None
         self._framer = spec.framer()
         self._events = opening.events
         self._log = opening.log
@@ -110,9 +127,12 @@ class Connection(asyncssh.SSHClient):
             self._events.message(message)
 
     def write(self, data: bytes) -> None:
-        """Type into the shell. A device that takes nothing is dropped."""
+        """Type into the shell. A device that takes nothing is dropped. Raises LeaseLost."""
         if self._shell is None or self._ended.is_set() or self._shell.is_closing():
             return
+        if self._farewell is not None:
+            return
+        self._check()
         self._log.wire("sent", data)
         self._shell.write(data)
         if self._shell.get_write_buffer_size() > MAX_UNSENT:
@@ -122,7 +142,33 @@ class Connection(asyncssh.SSHClient):
         """End the connection at once."""
         self._reason = self._reason or reason
         if self._link is not None and not self._ended.is_set():
+            if not self._waiting():
+                sockets.before_close(self._sock)
             self._link.abort()
+
+    def finish(self, reason: str) -> None:
+        """End the connection once all is sent."""
+        if self._link is None or self._ended.is_set() or self._farewell is not None:
+            return
+        self._reason = self._reason or reason
+        self._farewell = sockets.Farewell(self._sock, self._waiting, lambda: self.drop(reason))
+
+    @property
+    def linked(self) -> bool:
+        """Whether asyncssh took the socket over."""
+        return self._link is not None
+
+    def _waiting(self) -> int:
+        """Bytes that the kernel was not given yet."""
+        return 0 if self._shell is None else self._shell.get_write_buffer_size()
+
+    def _check(self) -> None:
+        """Raises LeaseLost."""
+        try:
+            self._permit.check()
+        except LeaseLost:
+            self.drop(LAPSED)
+            raise
 
     async def wait_closed(self) -> None:
         """Returns once the socket is closed."""
@@ -144,6 +190,7 @@ class Connection(asyncssh.SSHClient):
     async def _run(self, command: str, stdin: bytes) -> Output:
         if self._link is None or self._ended.is_set():
             raise Offline("the device is not connected")
+        self._check()
         self._log.wire("sent", command.encode())
         run = _Run()
         try:
@@ -244,6 +291,8 @@ class Connection(asyncssh.SSHClient):
         what = exc.reason if isinstance(exc, asyncssh.Error) else str(exc or "")
         self._reason = self._reason or what or "closed by the device"
         self._ended.set()
+        if self._farewell is not None:
+            self._farewell.cancel()
         if self._prompted is not None and not self._prompted.done():
             self._prompted.set_exception(DriverError(self._reason))
         lost, self._lost = self._lost, None
@@ -282,7 +331,8 @@ class Connection(asyncssh.SSHClient):
         self._log.wire("received", data)
         messages = cut(self._framer, data, self._log, self.drop)
         if isinstance(self._framer, PromptFramer) and self._framer.paged:
-            self.write(b" " * self._framer.paged)
+            with contextlib.suppress(LeaseLost):
+                self.write(b" " * self._framer.paged)
             self._framer.paged = 0
         if messages and self._prompted is not None and not self._prompted.done():
             self._prompted.set_result(None)

@@ -8,7 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Final, cast
 
-from placeos.driver.errors import Offline
+from placeos.driver.errors import LeaseLost, Offline
+from placeos.driver.fencing import sockets
+from placeos.driver.fencing.permit import LAPSED
 from placeos.driver.framing import MAX_MESSAGE
 from placeos.driver.log import ModuleLogger
 from placeos.driver.settings import Settings
@@ -19,8 +21,6 @@ from placeos.driver.transports.telnet import Telnet, TelnetError
 MAX_UNSENT: Final = 1024 * 1024  # bytes the device has not taken; more drops the connection
 TAKES_NOTHING: Final = "the device does not take what is sent"
 AT_A_TIME: Final = 1024  # bytes cut into messages before others have their turn
-_KEEP_ALIVE: Final = (("IDLE", 60), ("INTVL", 30), ("CNT", 3))
-_UNACKNOWLEDGED: Final = 15_000  # milliseconds until unacknowledged bytes end a connection
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,11 +54,11 @@ class TCP(Framed):
 async def connect(address: Address, connection: Connection) -> None:
     """Connect to an address, with TLS if it says so. Raises what `Transport.open` does."""
     context = tls.context_of(address) if address.tls else None
+    sock = await sockets.connected(address.host, address.port)
     try:
         await asyncio.get_running_loop().create_connection(
-            lambda: connection,
-            address.host,
-            address.port,
+            lambda: connection.on(sock),
+            sock=sock,
             ssl=context,
             server_hostname=address.host if context is not None else None,
         )
@@ -74,22 +74,43 @@ async def connect(address: Address, connection: Connection) -> None:
 class Connection(asyncio.Protocol):
     """One connection."""
 
-    __slots__ = ("_early", "_events", "_framer", "_log", "_lost", "_reason", "_rest", "_transport")
+    __slots__ = (
+        "_closed",
+        "_early",
+        "_events",
+        "_farewell",
+        "_framer",
+        "_log",
+        "_lost",
+        "_permit",
+        "_reason",
+        "_rest",
+        "_sock",
+        "_transport",
+    )
 
     def __init__(self, spec: Framed, opening: Opening) -> None:
         self._framer = spec.framer()
         self._events: ConnectionEvents = opening.events
         self._log: ModuleLogger = opening.log
+        self._permit = opening.permit
+        self._sock: socket.socket
+        self._farewell: sockets.Farewell | None = None
+        self._closed: asyncio.Future[None] | None = None  # made for who waits for that
         self._transport: asyncio.Transport | None = None
         self._reason = ""
         self._early: bytearray | None = bytearray()  # what came before `adopt`
         self._rest = bytearray()  # received and not yet cut
         self._lost: Callable[[base.Connection, str], None] | None = None
 
+    def on(self, sock: socket.socket) -> Connection:
+        """This, about to be made on a socket."""
+        self._sock = sock
+        return self
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports do not inherit from asyncio.Transport
-        self._transport = transport = cast("asyncio.Transport", transport)
-        _tune(transport.get_extra_info("socket"))
+        self._transport = cast("asyncio.Transport", transport)
 
     def adopt(self, lost: Callable[[base.Connection, str], None]) -> None:
         """Take the connection into use."""
@@ -102,26 +123,54 @@ class Connection(asyncio.Protocol):
             self.data_received(bytes(early))
 
     def write(self, data: bytes) -> None:
-        """Send bytes. Raises Offline when so much waits already that the connection is dropped."""
-        if self._transport is None:
+        """Send bytes. Raises LeaseLost, and Offline when so much waits already that the
+        connection is dropped."""
+        if self._transport is None or self._farewell is not None:
             return
+        self._check()
         self._log.wire("sent", data)
         self._transport.write(data)
         if self._transport.get_write_buffer_size() > MAX_UNSENT:
             self.drop(TAKES_NOTHING)
             raise Offline(TAKES_NOTHING)
 
+    def _check(self) -> None:
+        """Raises LeaseLost."""
+        try:
+            self._permit.check()
+        except LeaseLost:
+            self.drop(LAPSED)
+            raise
+
     def drop(self, reason: str) -> None:
         """End the connection at once."""
         self._reason = self._reason or reason
         self._rest.clear()
         if self._transport is not None:
+            if not self._transport.get_write_buffer_size():
+                sockets.before_close(self._sock)
             self._transport.abort()
 
+    def finish(self, reason: str) -> None:
+        """End the connection once all is sent."""
+        transport = self._transport
+        if transport is None or self._farewell is not None:
+            return
+        self._reason = self._reason or reason
+        self._rest.clear()
+        above = transport.get_write_buffer_size
+        self._farewell = sockets.Farewell(self._sock, above, lambda: self.drop(reason))
+
     async def wait_closed(self) -> None:
-        """There is nothing to wait for."""
+        """Returns once the socket is closed."""
+        if self._transport is not None:
+            if self._closed is None:
+                self._closed = asyncio.get_running_loop().create_future()
+            await asyncio.wait([self._closed])
 
     def data_received(self, data: bytes) -> None:
+        if self._farewell is not None:
+            return
         if self._early is not None:
             self._early += data
             if len(self._early) > MAX_MESSAGE:
@@ -138,8 +187,17 @@ class Connection(asyncio.Protocol):
         elif len(self._rest) > MAX_MESSAGE and self._transport is not None:
             self._transport.pause_reading()
 
+    def eof_received(self) -> None:
+        """The device has closed its side: the loop closes ours now."""
+        if self._transport is not None and not self._transport.get_write_buffer_size():
+            sockets.before_close(self._sock)
+
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
+        if self._farewell is not None:
+            self._farewell.cancel()
+        if self._closed is not None and not self._closed.done():
+            self._closed.set_result(None)
         self._reason = self._reason or (str(exc) if exc else "closed by the device")
         if not self._rest:
             self._tell_lost()
@@ -198,19 +256,10 @@ class TelnetConnection(Connection):
         """Send what has to be sent."""
         out, self._telnet.out = self._telnet.out, bytearray()
         if out and self._transport is not None:
+            try:
+                self._check()
+            except LeaseLost:
+                return
             self._transport.write(bytes(out))
             if self._transport.get_write_buffer_size() > MAX_UNSENT:
                 self.drop(TAKES_NOTHING)
-
-
-def _tune(sock: socket.socket | None) -> None:
-    if sock is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
-        return
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in _KEEP_ALIVE:
-        option = getattr(socket, f"TCP_KEEP{name}", None)
-        if option is not None:
-            sock.setsockopt(socket.IPPROTO_TCP, option, value)
-    if hasattr(socket, "TCP_USER_TIMEOUT"):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNACKNOWLEDGED)

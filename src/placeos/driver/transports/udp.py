@@ -130,6 +130,7 @@ class Connection(asyncio.DatagramProtocol):
         "_events",
         "_log",
         "_lost",
+        "_permit",
         "_reason",
         "_spec",
         "_target",
@@ -141,6 +142,7 @@ class Connection(asyncio.DatagramProtocol):
         self._address = opening.address
         self._events: ConnectionEvents = opening.events
         self._log: ModuleLogger = opening.log
+        self._permit = opening.permit
         self._target = target
         self._transport: Any = None  # typed too narrowly by asyncio, differently by uvloop
         self._reason = ""
@@ -161,9 +163,10 @@ class Connection(asyncio.DatagramProtocol):
             self.datagram_received(data, sender)
 
     def write(self, data: bytes) -> None:
-        """Send a datagram. Raises OSError."""
+        """Send a datagram. Raises OSError and LeaseLost."""
         if self._transport is None:
             return
+        self._permit.check()
         self._log.wire("sent", data)
         self._transport.sendto(data, self._target)
         if self._transport.get_write_buffer_size() > MAX_UNSENT:
@@ -174,6 +177,10 @@ class Connection(asyncio.DatagramProtocol):
         self._reason = self._reason or reason
         if self._transport is not None:
             self._transport.abort()
+
+    def finish(self, reason: str) -> None:
+        """Close the socket: a datagram is on its way as soon as it is written."""
+        self.drop(reason)
 
     async def wait_closed(self) -> None:
         """There is nothing to wait for."""

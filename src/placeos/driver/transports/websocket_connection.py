@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Final
 import picows
 from picows import WSCloseCode, WSFrame, WSMsgType, WSTransport
 
-from placeos.driver.errors import DriverError
+from placeos.driver.errors import DriverError, LeaseLost
+from placeos.driver.fencing import sockets as device_sockets
+from placeos.driver.fencing.permit import LAPSED
 from placeos.driver.framing import MAX_MESSAGE
 from placeos.driver.transports import base, http_settings, tls
 from placeos.driver.transports.base import Opening, cut
@@ -44,14 +46,14 @@ async def connect(
     sockets: list[socket.socket] = []
 
     async def opened(url: picows.WSParsedURL) -> socket.socket:
-        sockets.append(await _connected(url.host, url.port))
+        sockets.append(await device_sockets.connected(url.host, url.port, receive=AT_A_TIME))
         return sockets[-1]
 
     settings = http_settings.read(opening.address)
     secure = target.uri.startswith("wss:")
     try:
         transport, connection = await picows.ws_connect(
-            lambda: Connection(spec, opening),
+            lambda: Connection(spec, opening, sockets),
             target.uri,
             ssl_context=tls.context_of(opening.address) if secure else None,
             extra_headers=headers,
@@ -80,28 +82,6 @@ async def connect(
     return connection
 
 
-async def _connected(host: str, port: int) -> socket.socket:
-    """A connected socket; the addresses of a name are tried one after the other."""
-    loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    failed: OSError = OSError(f"{host} has no address")
-    for family, kind, protocol, _, place in found:
-        made = socket.socket(family, kind, protocol)
-        made.setblocking(False)
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, AT_A_TIME)
-        try:
-            await loop.sock_connect(made, place)
-        except OSError as error:
-            made.close()
-            failed = error
-        except BaseException:
-            made.close()
-            raise
-        else:
-            return made
-    raise failed
-
-
 def _why(error: Exception) -> str:
     response = getattr(error, "response", None)
     if isinstance(error, picows.WSInvalidStatusError) and response is not None:
@@ -113,8 +93,11 @@ def _why(error: Exception) -> str:
 class Connection(picows.WSListener):
     """One connection."""
 
-    def __init__(self, spec: WebSocket, opening: Opening) -> None:
+    def __init__(self, spec: WebSocket, opening: Opening, used: list[socket.socket]) -> None:
         self._spec = spec
+        self._used = used  # the last one is that of this connection
+        self._permit = opening.permit
+        self._farewell: device_sockets.Farewell | None = None
         self._framer = spec.framer()
         self._events = opening.events
         self._log = opening.log
@@ -150,19 +133,36 @@ class Connection(picows.WSListener):
         """Send one message. A device that takes none is dropped."""
         if self._transport is None or self._reason:
             return
+        self._check()
         kind = WSMsgType.BINARY
         if isinstance(data, str):
             kind, data = WSMsgType.TEXT, data.encode()
         self._log.wire("sent", data)
         self._send(self._transport, kind, data)
 
+    def _check(self) -> None:
+        """Raises LeaseLost."""
+        try:
+            self._permit.check()
+        except LeaseLost:
+            self.drop(LAPSED)
+            raise
+
     def _send(self, transport: WSTransport, kind: WSMsgType, data: bytes) -> None:
         transport.send(kind, data)
         if transport.underlying_transport.get_write_buffer_size() > MAX_UNSENT:
-            self.drop("the device does not take what is sent")
+            self._reason = self._reason or "the device does not take what is sent"
+            self._disconnect()
 
     def drop(self, reason: str) -> None:
-        """Say goodbye, and end the connection at once."""
+        """Say goodbye, which takes a moment; the second time end the connection at once."""
+        if self._farewell is not None:
+            self._disconnect()
+        else:
+            self._end(reason, WSCloseCode.OK)
+
+    def finish(self, reason: str) -> None:
+        """Say goodbye, and end the connection once the device has got that."""
         self._end(reason, WSCloseCode.OK)
 
     async def wait_closed(self) -> None:
@@ -189,11 +189,20 @@ class Connection(picows.WSListener):
         if kind is WSMsgType.CLOSE:
             self._closed(frame.get_payload_as_bytes())
         elif kind is WSMsgType.PING:
-            self._send(transport, WSMsgType.PONG, frame.get_payload_as_bytes())
+            self._control(transport, WSMsgType.PONG, frame.get_payload_as_bytes())
         elif kind in _DATA:
             self._assemble(kind, frame)
 
+    def send_user_specific_ping(self, transport: WSTransport) -> None:
+        """The device was silent for long."""
+        self._control(transport, WSMsgType.PING, b"")
+
     # -- inside ---------------------------------------------------------------------------
+
+    def _control(self, transport: WSTransport, kind: WSMsgType, data: bytes) -> None:
+        with contextlib.suppress(LeaseLost):
+            self._check()
+            self._send(transport, kind, data)
 
     def _assemble(self, kind: WSMsgType, frame: WSFrame) -> None:
         """A whole message, or a fragment of one."""
@@ -229,20 +238,40 @@ class Connection(picows.WSListener):
             self._reason += f" with code {int.from_bytes(payload[:2], 'big')}"
         if len(payload) > 2:
             self._reason += f": {payload[2:].decode(errors='replace')}"
-        if self._transport is not None:
+        if self._transport is not None and self._permit.valid:
             self._transport.send(WSMsgType.CLOSE, payload[:2])
-            self._transport.disconnect(graceful=False)
+        self._part()
 
     def _end(self, reason: str, code: WSCloseCode) -> None:
+        if self._farewell is not None:
+            return
         self._reason = self._reason or reason
-        if self._transport is not None:
+        if self._transport is not None and self._permit.valid:
             self._transport.send_close(code)
+        self._part()
+
+    def _part(self) -> None:
+        """End it once the device has all that was sent."""
+        if self._transport is None:
+            return
+        if not self._permit.valid:
+            self._disconnect()
+            return
+        above = self._transport.underlying_transport.get_write_buffer_size
+        self._farewell = device_sockets.Farewell(self._used[-1], above, self._disconnect)
+
+    def _disconnect(self) -> None:
+        if self._transport is not None:
+            if not self._transport.underlying_transport.get_write_buffer_size():
+                device_sockets.before_close(self._used[-1])
             self._transport.disconnect(graceful=False)
 
     def _on_end(self, ended: asyncio.Task[None]) -> None:
         error = None if ended.cancelled() else ended.exception()
         transport, self._transport = self._transport, None
         assert transport is not None
+        if self._farewell is not None:
+            self._farewell.cancel()
         sent = transport.close_handshake.sent if transport.close_handshake else None
         if not self._reason and sent is not None and sent.code == WSCloseCode.GOING_AWAY:
             self._reason = "the device does not answer pings"

@@ -1,0 +1,1 @@
+"""Fencing: no core writes to a device once others may have taken its place."""
