@@ -15,7 +15,7 @@ from placeos.api import app
 from placeos.api.authentication import Authenticator
 from placeos.api.call import Services
 from placeos.api.reading import StateReader
-from placeos.cluster.view import NodeInfo
+from placeos.cluster.registry import NodeInfo
 from placeos.local.engines import Engines
 from placeos.model.tokens import Claims, UserClaims, Verifier, sign
 from placeos.state.bindings import Bindings

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from msgspec import Raw
 
 from placeos.cluster.leader import Election
-from placeos.cluster.view import NodeInfo, View, ViewMember, owner
+from placeos.cluster.registry import NodeInfo
+from placeos.cluster.view import Member as ViewMember, View, owner
 from placeos.core import housekeeping
 from placeos.core.housekeeping import Housekeeping, Pace
 from placeos.core.leadership import Leadership

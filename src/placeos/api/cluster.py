@@ -10,7 +10,7 @@ import msgspec
 from placeos.api import errors
 from placeos.api.call import Call, Reply, nothing, reply
 from placeos.api.routes import Parameter, Role, Route
-from placeos.cluster.view import NodeInfo
+from placeos.cluster.registry import NodeInfo
 from placeos.wire.errors import CallError
 from placeos.wire.frame import Command, Header
 

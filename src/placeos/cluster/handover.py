@@ -22,7 +22,7 @@ Times are seconds on a clock that runs while the machine sleeps; any one unit wi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Final, Literal
 
 import msgspec
@@ -60,8 +60,9 @@ class Live(msgspec.Struct, frozen=True):
     standalone: bool = False
     dead: tuple[str, ...] = ()
     """Earlier incarnations that it proves to run no more."""
-    remembers: bool = False
-    """It is a member of the newest view it knows, and would write it again if etcd lost it."""
+    remembers: int = 0
+    """Progress of the newest view it knows, if it is a member of that: it would write it again
+    if etcd lost it."""
 
 
 class Seen(msgspec.Struct, frozen=True):
@@ -69,7 +70,7 @@ class Seen(msgspec.Struct, frozen=True):
 
     view: View | None = None
     live: tuple[Live, ...] = ()
-    released: tuple[tuple[str, tuple[int, str]], ...] = ()  # incarnation, name of the view
+    released: tuple[tuple[str, str], ...] = ()  # incarnation, name of the view
     asserted: tuple[str, ...] = ()  # incarnations that an operator says run no more
 
 
@@ -132,11 +133,20 @@ def follows(memory: Memory, view: View) -> bool:
     if view.epoch != memory.epoch or view.progress < memory.progress:
         return False
     known = memory.view
-    return known is None or view.number > known.number or view.writer == known.writer
+    return known is None or view.number > known.number or view.name == known.name
+
+
+def remembers(memory: Memory) -> int:
+    """What this core's registration says of its memory."""
+    return memory.view.progress if memory.view and membership(memory) else 0
 
 
 def _others_remember(memory: Memory, seen: Seen) -> bool:
-    return any(one.remembers and one.incarnation != memory.incarnation for one in seen.live)
+    """Whether a core is there that will write the view again, so that waiting begins anew."""
+    least = memory.progress + (memory.view is not None)
+    return any(
+        one.remembers >= max(1, least) for one in seen.live if one.identity != memory.identity
+    )
 
 
 # -- running ------------------------------------------------------------------------------------
@@ -246,13 +256,6 @@ def leaving(memory: Memory, seen: Seen) -> Write | None:
     return Write(_next(memory, view, view.number + 1, members(rest.live), base), seen)
 
 
-def settled_for(memory: Memory, running: Iterable[str], owner: Mapping[str, str]) -> bool:
-    """Whether all that runs is this core's by the newest view, given the owners."""
-    return membership(memory) is not None and all(
-        owner.get(one) == memory.identity for one in running
-    )
-
-
 def keeps_promises(memory: Memory, view: View, now: float) -> bool:
     """Whether everybody who was told to go on has ended, or is a member of this view."""
     return all(until <= now or view.member(asker) for asker, until in memory.promises)
@@ -275,6 +278,28 @@ def vouched(memory: Memory, view: View, now: float, timing: Timing) -> bool:
         for past in view.base
         if past.fate == "lost"
     )
+
+
+def waiting_for(memory: Memory, seen: Seen, now: float, timing: Timing) -> tuple[str, ...]:
+    """Why the newest view is not completed yet, in words for an operator."""
+    view = memory.view
+    if memory.amiss is not None or view is None:
+        return ("etcd holds no view that this core can believe",)
+    if view.completed:
+        return ()
+    released = dict(seen.released)
+    reasons = [
+        f"{one.identity} has not released view {view.number}"
+        for one in view.members
+        if released.get(one.incarnation) != view.name
+    ]
+    if not keeps_promises(memory, view, now):
+        reasons.append(f"{memory.identity} told a core to go on that is not in view {view.number}")
+    if not vouched(memory, view, now, timing):
+        lost = [past for past in view.base if past.fate == "lost"]
+        names = ", ".join(f"{past.identity} ({past.incarnation})" for past in lost)
+        reasons.append(f"nobody vouches that these have ended: {names}")
+    return tuple(reasons)
 
 
 def completed(view: View) -> View:
@@ -328,7 +353,6 @@ def _next(
     return View(
         epoch=memory.epoch,
         number=number,
-        writer=memory.incarnation,
         members=found,
         base=base,
         exceptions=view.exceptions if view is not None else (),

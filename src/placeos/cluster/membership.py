@@ -1,4 +1,4 @@
-"""Registering under a lease, and writing the next view when the members differ."""
+"""Registering an instance of a service under a lease. For cores see `core_member.py`."""
 
 from __future__ import annotations
 
@@ -11,14 +11,12 @@ from typing import Final
 import msgspec
 
 from placeos.cluster.etcd import Compare, Etcd, EtcdError, KeyValue, Put, pause
-from placeos.cluster.registry import Registration, Registry, member_key
-from placeos.cluster.view import VIEW_KEY, NodeInfo, View, difference, successor
+from placeos.cluster.registry import Registration, member_key
 
 log = logging.getLogger("placeos.cluster")
 
 TTL: Final = 5  # seconds a lease lives without a renewal
 RENEWALS: Final = 4  # within one TTL
-LOOK_AGAIN: Final = 2.0  # seconds between looks at the members without a change
 
 
 def new_incarnation() -> str:
@@ -27,13 +25,7 @@ def new_incarnation() -> str:
 
 
 class Membership:
-    """Keeps one instance registered. The owner runs `run()`.
-
-    `predecessor` is the incarnation of an earlier run that is proven dead (its data folder's
-    lock was free); only such a key is replaced, any other makes us wait until it is gone.
-    Renewal is a task here; with fencing it becomes a thread of its own that also keeps the
-    deadline after which this node must not touch a device.
-    """
+    """Keeps one instance registered. The owner runs `run()`."""
 
     def __init__(
         self,
@@ -42,7 +34,6 @@ class Membership:
         service: str,
         identity: str,
         registration: Registration,
-        predecessor: str = "",
         ttl: int = TTL,
     ) -> None:
         self._etcd = etcd
@@ -50,7 +41,6 @@ class Membership:
         self._identity = identity
         self._value = msgspec.json.encode(registration)
         self._incarnation = registration.incarnation
-        self._predecessor = predecessor
         self._ttl = ttl
         self._lease = 0
         self.registered = asyncio.Event()
@@ -113,9 +103,7 @@ class Membership:
             incarnation = msgspec.json.decode(present.value, type=Registration).incarnation
         except msgspec.MsgspecError:
             return False
-        return incarnation == self._incarnation or (
-            bool(self._predecessor) and incarnation == self._predecessor
-        )
+        return incarnation == self._incarnation
 
     async def _renew(self) -> None:
         """Renew until the lease or the key is gone. Raises EtcdError when etcd is away."""
@@ -140,68 +128,3 @@ class Membership:
                 await self._etcd.revoke(lease)
             except EtcdError as error:
                 log.info("left without saying so", extra={"reason": str(error)})
-
-
-class ViewKeeper:
-    """Writes the next view when the live cores differ from it. Every core runs one.
-
-    The transaction compares the view's revision, the absence (or succession) of each member
-    dropped and the revision of each added: a view from a stale list fails. Who may
-    write when a view is missing, eligibility, release and completion come with hand-over.
-    """
-
-    def __init__(self, etcd: Etcd, registry: Registry, membership: Membership) -> None:
-        self._etcd = etcd
-        self._registry = registry
-        self._membership = membership
-        self._changed = asyncio.Event()
-        registry.listeners.append(self._changed.set)
-
-    async def run(self) -> None:
-        """Watch and write until cancelled."""
-        while True:
-            await self._membership.registered.wait()
-            await self._registry.loaded.wait()
-            try:
-                try:
-                    async with asyncio.timeout(LOOK_AGAIN):
-                        await self._changed.wait()
-                except TimeoutError:
-                    await self._registry.refresh()  # a watch may hang
-                self._changed.clear()
-                await self._write()
-            except EtcdError as error:
-                log.info("view not written", extra={"reason": str(error)})
-
-    async def _write(self) -> None:
-        registry = self._registry
-        live = registry.nodes("core")
-        view = successor(registry.view, live.values(), epoch=secrets.token_hex(8))
-        if view is None and registry.view is not None and not registry.view_revision:
-            view = registry.view  # etcd lost it: those who remember write it again
-        if view is None:
-            return
-        written = await self._etcd.txn(
-            _conditions(registry.view, registry.view_revision, live),
-            [Put(VIEW_KEY, msgspec.json.encode(view))],
-        )
-        if written:
-            log.info(
-                "view written",
-                extra={"number": view.number, "members": [m.identity for m in view.members]},
-            )
-        await registry.refresh()
-
-
-def _conditions(view: View | None, view_revision: int, live: dict[str, NodeInfo]) -> list[Compare]:
-    """What must still hold for a new view to be written."""
-    first = (
-        Compare(VIEW_KEY, "mod", view_revision) if view_revision else Compare(VIEW_KEY, "create", 0)
-    )
-    dropped, added = difference(view, live)
-    absent = [member.identity for member in dropped if member.identity not in live]
-    return [
-        first,
-        *(Compare(member_key("core", identity), "create", 0) for identity in absent),
-        *(Compare(member_key("core", node.identity), "mod", node.revision) for node in added),
-    ]

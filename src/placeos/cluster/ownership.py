@@ -38,6 +38,11 @@ def text_hash(text: str) -> int:
     return xxhash.xxh3_64_intdigest(text.encode())
 
 
+def digest(content: bytes) -> int:
+    """XXH3-64 of any bytes."""
+    return xxhash.xxh3_64_intdigest(content)
+
+
 def weight(module: int, member: int) -> int:
     """Step 2, from two hashes."""
     z = module ^ member

@@ -9,7 +9,7 @@ import socket
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from placeos.cluster.view import NodeInfo
+from placeos.cluster.registry import NodeInfo
 from placeos.wire.errors import CallError
 from placeos.wire.frame import Command, FrameError, Header
 from placeos.wire.link import Hello, Link, local_path

@@ -10,11 +10,25 @@ from typing import Final
 import msgspec
 
 from placeos.cluster.etcd import Compacted, Etcd, EtcdError, KeyValue, pause
-from placeos.cluster.view import VIEW_KEY, NodeInfo, View
+from placeos.cluster.handover import Wish
+from placeos.cluster.view import VIEW_KEY, View
 
 log = logging.getLogger("placeos.cluster")
 
 PREFIX: Final = "placeos/"
+
+
+class NodeInfo(msgspec.Struct, frozen=True):
+    """A registered instance of a service, as its key in etcd tells."""
+
+    service: str
+    identity: str
+    incarnation: str
+    address: str  # host:port of its link listener or HTTP server
+    version: str = ""
+    zone: str = ""
+    wish: Wish = "ready"
+    revision: int = 0  # of the key: grows when another incarnation takes it
 
 
 class Registration(msgspec.Struct, frozen=True):
@@ -24,6 +38,10 @@ class Registration(msgspec.Struct, frozen=True):
     address: str
     version: str = ""
     zone: str = ""
+    wish: Wish = "ready"  # this and what follows: of cores only; see `handover.Live`
+    standalone: bool = False
+    dead: tuple[str, ...] = ()
+    remembers: int = 0
 
 
 def member_key(service: str, identity: str) -> str:
@@ -154,5 +172,6 @@ def _node(item: KeyValue) -> NodeInfo | None:
         address=found.address,
         version=found.version,
         zone=found.zone,
+        wish=found.wish,
         revision=item.mod_revision,
     )

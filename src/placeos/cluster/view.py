@@ -44,8 +44,6 @@ class View(msgspec.Struct, frozen=True):
 
     epoch: str
     number: int
-    writer: str = ""
-    """Incarnation that wrote it: a number may be given twice where etcd lost its data."""
     members: tuple[Member, ...] = ()
     completed: bool = False
     base: tuple[Past, ...] = ()
@@ -53,9 +51,11 @@ class View(msgspec.Struct, frozen=True):
     """Module, identity of the member that owns it as long as that is eligible."""
 
     @property
-    def name(self) -> tuple[int, str]:
-        """What tells this view from every other of its epoch."""
-        return (self.number, self.writer)
+    def name(self) -> str:
+        """Tells it from every view that gives anything to anybody else: where etcd lost its
+        data a number may be given twice."""
+        content = msgspec.json.encode((self.members, self.exceptions))
+        return f"{self.number}-{ownership.digest(content):016x}"
 
     @property
     def progress(self) -> int:

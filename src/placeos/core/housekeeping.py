@@ -18,7 +18,8 @@ from typing import Final, cast
 from redis.asyncio import Redis
 
 from placeos.cluster.etcd import EtcdError
-from placeos.cluster.view import NodeInfo, View
+from placeos.cluster.registry import NodeInfo
+from placeos.cluster.view import View
 from placeos.core.claims import writer_of
 from placeos.core.leadership import Leadership, NotLeading
 from placeos.core.unattended import ABSENT, Attendance

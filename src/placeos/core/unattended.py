@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from placeos.cluster.view import NodeInfo, View, owner
+from placeos.cluster.registry import NodeInfo
+from placeos.cluster.view import View, owner
 
 ABSENT: Final = 30.0  # seconds without its registration after which an owner counts as away
 

@@ -64,7 +64,7 @@ class Store(msgspec.Struct, frozen=True):
 
     view: View | None = None
     live: tuple[tuple[Live, int], ...] = ()  # with the ticks that the lease has left
-    released: tuple[tuple[str, tuple[int, str]], ...] = ()
+    released: tuple[tuple[str, str], ...] = ()
 
     def seen(self) -> Seen:
         """All of it, as one read gives it."""
@@ -295,7 +295,7 @@ def effect(world: World, place: int) -> World:
         memory.incarnation,
         node.wish,
         dead=node.dead,
-        remembers=handover.membership(memory) is not None,
+        remembers=handover.remembers(memory),
     )
     ttl = int(TIMING.ttl)
     live = {one.identity: (one, left) for one, left in world.etcd.live}
@@ -315,10 +315,9 @@ def reply(world: World, place: int) -> World:
     assert node.memory is not None
     assert seen is not None
     assert sent is not None
-    memory = node.memory
-    if memory.view is None:
+    memory = handover.take(node.memory, seen, 0)
+    if memory.amiss is not None:
         memory = replace(memory, progress=max(memory.progress, world.known))
-    memory = handover.take(memory, seen, 0)
     node = replace(node, memory=memory, sent=None, read=None)
     until = handover.deadline(memory, seen, sent, TIMING)
     if until is not None:

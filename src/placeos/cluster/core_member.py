@@ -1,0 +1,415 @@
+"""A core's place in the cluster: its lease, its deadline, and its part in every hand-over.
+
+The rules are in `handover.py`; this carries them out, in a thread with a loop of its own, so
+that nothing core does can keep a renewal from being sent. It is the other way round that core
+must be able to stop them: while core's loop is silent, or holds up a hand-over, nothing is
+renewed, and the kernel ends this core so that others can take its place.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
+
+import msgspec
+
+from placeos.cluster import handover, reading
+from placeos.cluster.access import EtcdAccess
+from placeos.cluster.etcd import Compare, Etcd, EtcdError, Listing, Put
+from placeos.cluster.handover import Act, Memory, Release, Timing, Wish, Write
+from placeos.cluster.reading import Reading
+from placeos.cluster.registry import PREFIX, Registration, member_key
+
+log = logging.getLogger("placeos.cluster")
+
+RENEWALS: Final = 4  # within one TTL
+BEAT: Final = 0.25  # seconds between signs of life of core's loop
+SILENCE: Final = 2.0  # seconds without one: core hangs, and is not renewed
+OVERDUE: Final = 8.0  # seconds to release a view; a core that takes longer is not renewed
+ASKING: Final = 1.5  # seconds for all to say yes
+ATTEMPT: Final = 0.6  # seconds to try to renew before saying yes
+KNOWN: Final = 0.5  # seconds for PostgreSQL to tell what it knows
+PAUSE: Final = (0.01, 0.05)  # seconds before another try at what others write too
+NEVER_NS: Final = 2**62
+
+T = TypeVar("T")
+
+
+def now() -> float:
+    """Seconds on the clock of all deadlines: it runs while the machine sleeps."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class Duties(msgspec.Struct):
+    """What core does for its place. All but `extend` are called on core's loop."""
+
+    extend: Callable[[int, int], None]
+    """New deadlines, in nanoseconds of CLOCK_BOOTTIME: the lease's, and the extended one."""
+    changed: Callable[[Memory], None]
+    """Another view, or the same one completed."""
+    ask: Callable[[frozenset[tuple[str, str]]], Awaitable[bool]]
+    """Ask all these (identity, incarnation) whether this core may go on without etcd."""
+    known: Callable[[], Awaitable[int]]
+    """The progress of views that PostgreSQL knows."""
+    ended: Callable[[str], None]
+    """The deadline passed, for this reason: let go of everything and exit."""
+
+
+class CoreMember:
+    """Keeps one core registered, and hands over with the others. The owner runs `run()`."""
+
+    def __init__(
+        self,
+        access: EtcdAccess,
+        *,
+        registration: Registration,
+        memory: Memory,
+        timing: Timing,
+        duties: Duties,
+    ) -> None:
+        self.memory = memory
+        """Only the thread changes it; anybody may read it."""
+        self.lease = 0
+        self.lease_deadline = 0.0
+        self.deadline = 0.0  # the extended one
+        self.reading: Reading | None = None
+        """The last that was read, for those who want to see."""
+        self.reasons: tuple[str, ...] = ()
+        """Why the newest view is not completed, as far as this core can see."""
+        self._access = access
+        self._registration = registration
+        self._timing = timing
+        self._duties = duties
+        self._renewed = 0.0  # when the last renewal that counted was sent
+        self._beat = now()
+        self._settled = ""  # name of the view for which nothing else runs here
+        self._idle = False
+        self._leaving = False
+        self._owed: tuple[str, float] = ("", 0.0)  # view to be released, since when
+        self._complaint = ""
+        self._stopping = False
+        self._core: asyncio.AbstractEventLoop
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._wake = asyncio.Event()
+        self.left = asyncio.Event()
+
+    # -- for core's loop ------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Take part until cancelled."""
+        self._core = asyncio.get_running_loop()
+        self._beat = now()
+        thread = threading.Thread(target=self._thread, name="membership", daemon=True)
+        thread.start()
+        try:
+            while True:
+                self._beat = now()
+                await asyncio.sleep(BEAT)
+        finally:
+            self._stopping = True
+            self._poke()
+            while thread.is_alive():  # it wakes within one attempt
+                await asyncio.sleep(0.01)
+
+    def settle(self, view: str) -> None:
+        """Nothing runs here but what the view of this name gives to this core."""
+        if self._settled != view:
+            self._settled = view
+            self._poke()
+
+    def wish(self, wish: Wish) -> None:
+        """What this core wants of the next view."""
+        if self._registration.wish != wish:
+            self._registration = msgspec.structs.replace(self._registration, wish=wish)
+            self._poke()
+
+    def idle(self) -> None:
+        """Nothing runs here any more, and nothing will: leave."""
+        self._idle = True
+        self._poke()
+
+    async def answer(self, asker: str, addressed: str) -> bool:
+        """Whether the core of incarnation `asker` may go on without etcd, as far as this one
+        can say, which was asked by the name of the incarnation `addressed`."""
+        if self._loop is None:
+            return False
+        return await asyncio.wrap_future(
+            asyncio.run_coroutine_threadsafe(self._answer(asker, addressed), self._loop)
+        )
+
+    def _poke(self) -> None:
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._wake.set)
+
+    # -- the thread -----------------------------------------------------------------------------
+
+    def _thread(self) -> None:
+        try:
+            asyncio.run(self._serve())
+        except Exception:
+            log.exception("membership failed")
+            self._tell(self._duties.ended, "its membership failed")
+
+    async def _serve(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        async with Etcd(self._access) as self._etcd:
+            watch = asyncio.create_task(self._watch())
+            try:
+                while not self._stopping and not self.left.is_set():
+                    self._wake.clear()
+                    await self._round()
+                    try:
+                        async with asyncio.timeout(self._timing.ttl / RENEWALS):
+                            await self._wake.wait()
+                    except TimeoutError:
+                        pass
+            finally:
+                watch.cancel()
+                await asyncio.gather(watch, return_exceptions=True)
+                await self._let_go()
+
+    async def _watch(self) -> None:
+        """Any change may be a reason to act: look at once."""
+        async for _ in self._etcd.follow(PREFIX):
+            self._wake.set()
+
+    async def _let_go(self) -> None:
+        """Only a core that left takes its registration with it: of any other it is not known
+        whether all that it ran has ended."""
+        if self.lease and self.left.is_set():
+            try:
+                await self._etcd.revoke(self.lease)
+            except EtcdError as error:
+                log.info("lease left to end by itself", extra={"reason": str(error)})
+
+    async def _round(self) -> None:
+        begun = now()
+        if begun - self._beat > SILENCE:
+            self._complain("core's loop is silent: its lease is not renewed")
+        elif self._overdue(begun):
+            self._complain("a view is not released in time: the lease is not renewed")
+        else:
+            try:
+                found, sent = await self._renew()
+                await self._take(found, sent)
+                await self._act(found)
+            except EtcdError as error:
+                self._complain("etcd is away", str(error))
+                await self._go_on(begun)
+            else:
+                self._complaint = ""
+        if self.deadline and now() >= self.deadline and not handover.unlimited(self.memory):
+            self._tell(self._duties.ended, "its lease ended")
+
+    def _overdue(self, at: float) -> bool:
+        name, since = self._owed
+        return bool(name) and name == self._view_name() and at - since > OVERDUE
+
+    def _view_name(self) -> str:
+        return self.memory.view.name if self.memory.view is not None else ""
+
+    # -- renewing and reading -------------------------------------------------------------------
+
+    async def _renew(self) -> tuple[Reading, float]:
+        """Renew the lease and read everything; register, if need be. Raises EtcdError."""
+        for _ in range(3):
+            if not self.lease:
+                self.lease = await self._etcd.grant(int(self._timing.ttl))
+            renewal = await self._etcd.renew(self.lease, PREFIX)
+            if not renewal.ttl:
+                log.warning("lease was lost", extra={"incarnation": self.memory.incarnation})
+                self.lease = 0
+            elif not await self._register(renewal.listing):
+                return self._own(reading.read(renewal.listing)), renewal.sent / 1e9
+        raise EtcdError("could not register")
+
+    async def _register(self, listing: Listing) -> bool:
+        """Write the own key if it is not as it should be. Whether it was tried."""
+        wanted = msgspec.structs.replace(
+            self._registration, remembers=handover.remembers(self.memory)
+        )
+        key = member_key("core", self.memory.identity)
+        value = msgspec.json.encode(wanted)
+        present = next((item for item in listing.items if item.key == key), None)
+        if present is not None:
+            if present.value == value and present.lease == self.lease:
+                return False
+            holder = msgspec.json.decode(present.value, type=Registration).incarnation
+            if holder not in (wanted.incarnation, *wanted.dead):
+                self._complain("identity is taken", f"{self.memory.identity} by {holder}")
+                return False
+        condition = (
+            Compare(key, "mod", present.mod_revision) if present else Compare(key, "create", 0)
+        )
+        if await self._etcd.txn([condition], [Put(key, value, self.lease)]):
+            log.info("registered", extra={"wish": wanted.wish, "incarnation": wanted.incarnation})
+        return True
+
+    def _own(self, found: Reading) -> Reading:
+        """The reading, without the own registration if that is under another lease."""
+        own = found.own(self.memory.identity)
+        if own is None or own.lease == self.lease:
+            return found
+        live = tuple(one for one in found.seen.live if one.identity != self.memory.identity)
+        return msgspec.structs.replace(
+            found, seen=msgspec.structs.replace(found.seen, live=live)
+        )
+
+    async def _take(self, found: Reading, sent: float) -> None:
+        before = self.memory
+        self.memory = handover.take(before, found.seen, now())
+        self.reading = found
+        until = handover.deadline(self.memory, found.seen, sent, self._timing)
+        if until is not None:
+            self._renewed = max(self._renewed, sent)
+            self.lease_deadline = max(self.lease_deadline, until)
+            self.deadline = max(self.deadline, until)
+        self._extend()
+        if self.memory.amiss is not None:
+            await self._ask_postgres()
+        if self.memory.view != before.view or (self.memory.amiss is None) != (before.amiss is None):
+            self._owed = (self._view_name(), now())
+            self._tell(self._duties.changed, self.memory)
+
+    def _extend(self) -> None:
+        if handover.unlimited(self.memory):
+            self._duties.extend(NEVER_NS, NEVER_NS)
+        elif self.deadline:
+            self._duties.extend(int(self.lease_deadline * 1e9), int(self.deadline * 1e9))
+
+    async def _ask_postgres(self) -> None:
+        asked = asyncio.run_coroutine_threadsafe(_awaited(self._duties.known()), self._core)
+        try:
+            async with asyncio.timeout(KNOWN):
+                known = await asyncio.wrap_future(asked)
+        except Exception as error:  # whatever keeps it from telling
+            self._complain("PostgreSQL cannot tell of views", str(error) or "time-out")
+            return
+        progress = max(self.memory.progress, known)
+        self.memory = msgspec.structs.replace(self.memory, progress=progress)
+
+    # -- acting ---------------------------------------------------------------------------------
+
+    async def _act(self, found: Reading) -> None:
+        memory = self.memory
+        settled = self._settled == self._view_name() != ""
+        act: Act | None = handover.leaving(memory, found.seen) if self._idle else None
+        leaving = act is not None
+        if act is None:
+            act = handover.decide(memory, found.seen, now(), self._timing, settled=settled)
+        self._note(found)
+        if act is None:
+            return
+        if await self._carry_out(act, found, leaving=leaving):
+            self._wake.set()
+        else:
+            await asyncio.sleep(random.uniform(*PAUSE))  # noqa: S311 - not to collide again
+            self._wake.set()
+
+    async def _carry_out(self, act: Act, found: Reading, *, leaving: bool) -> bool:
+        identity, incarnation = self.memory.identity, self.memory.incarnation
+        if isinstance(act, Release):
+            done = await self._etcd.txn(
+                [reading.unchanged(member_key("core", identity), found)],
+                [reading.release_put(act, incarnation, self.lease)],
+            )
+            if done:
+                log.info("view released", extra={"number": act.view.number})
+            return done
+        gone = reading.farewell(identity, incarnation) if leaving else []
+        done = await self._etcd.txn(
+            reading.comparisons(act, found), [reading.view_put(act.view), *gone]
+        )
+        if done:
+            self._say_written(act)
+            if leaving:
+                self.left.set()
+        return done
+
+    def _say_written(self, act: Write) -> None:
+        view = act.view
+        log.info(
+            "view completed" if view.completed else "view written",
+            extra={
+                "number": view.number,
+                "members": [one.identity for one in view.members],
+                "eligible": list(view.eligible),
+                "lost": [past.identity for past in view.base if past.fate == "lost"],
+            },
+        )
+
+    def _note(self, found: Reading) -> None:
+        """Remember since when this core owes its release, and why the view is not completed."""
+        memory, view = self.memory, self.memory.view
+        at = now()
+        released = dict(found.seen.released)
+        mine = view is not None and (
+            view.completed
+            or handover.membership(memory) is None
+            or released.get(memory.incarnation) == view.name
+            or not handover.keeps_promises(memory, view, at)
+        )
+        if mine or self._owed[0] != self._view_name():
+            self._owed = ("" if mine else self._view_name(), at)
+        self.reasons = handover.waiting_for(memory, found.seen, at, self._timing)
+
+    # -- without etcd ---------------------------------------------------------------------------
+
+    async def _go_on(self, asked: float) -> None:
+        """A renewal failed: ask all others whether this core may go on."""
+        memory = self.memory
+        if handover.membership(memory) is None or handover.unlimited(memory):
+            return
+        if now() >= self.deadline:
+            return
+        question = asyncio.run_coroutine_threadsafe(
+            _awaited(self._duties.ask(handover.to_ask(memory))), self._core
+        )
+        try:
+            async with asyncio.timeout(ASKING):
+                yes = await asyncio.wrap_future(question)
+        except TimeoutError:
+            yes = False
+        if yes and now() < self.deadline:
+            until = handover.extended(asked, self._renewed, self._timing)
+            self.deadline = max(self.deadline, until)
+            self._extend()
+
+    async def _answer(self, asker: str, addressed: str) -> bool:
+        if addressed not in (self.memory.incarnation, *self._registration.dead):
+            return False
+        try:
+            async with asyncio.timeout(ATTEMPT):
+                if self.lease:
+                    await self._etcd.renew(self.lease, PREFIX)
+                else:
+                    await self._etcd.list(PREFIX)
+        except (EtcdError, TimeoutError):
+            after = handover.answer(self.memory, asker, now(), self._timing)
+            if after is None:
+                return False
+            self.memory = after
+            return True
+        self._wake.set()
+        return False
+
+    # -- telling --------------------------------------------------------------------------------
+
+    def _tell(self, what: Callable[..., None], *args: object) -> None:
+        if not self._core.is_closed():
+            self._core.call_soon_threadsafe(what, *args)
+
+    def _complain(self, problem: str, reason: str = "") -> None:
+        """Once for each problem in a row."""
+        if self._complaint != problem:
+            self._complaint = problem
+            log.warning(problem, extra={"reason": reason} if reason else {})
+
+
+async def _awaited(awaitable: Awaitable[T]) -> T:
+    return await awaitable
