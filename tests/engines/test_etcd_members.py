@@ -13,6 +13,7 @@ from etcd_cluster import EtcdCluster, Member
 from servers import running, until
 
 from placeos.cluster.etcd import (
+    ATTEMPT,
     Changes,
     Compare,
     Delete,
@@ -95,10 +96,10 @@ async def test_a_frozen_leader_costs_no_lease_and_each_call_one_try(three_etcds)
         for _ in range(5):
             began = time.monotonic()
             await etcd.list("t/")
-            assert time.monotonic() - began < 0.5  # the frozen one is not asked again
+            assert time.monotonic() - began < ATTEMPT  # the frozen one is not asked again
         leader.thaw()
         await three_etcds.ready(leader)
-    assert renewer.longest < 2.0
+    assert renewer.longest < 3 * ATTEMPT + 0.5
 
 
 @pytest.mark.long
@@ -147,7 +148,7 @@ async def test_a_member_without_quorum_is_not_believed(three_etcds) -> None:
             began = time.monotonic()
             with pytest.raises(EtcdError):
                 await ask()
-            assert time.monotonic() - began < 1.5
+            assert time.monotonic() - began < 2 * ATTEMPT + 1
         for other in others:
             other.thaw()
 
@@ -351,3 +352,6 @@ async def test_a_transaction_deletes_and_reads(make_etcd, etcd_for_several) -> N
         assert not again.repeated
         assert [[kv.value for kv in read] for read in again.reads] == [[b"3"], []]
         assert again.revision == done.revision
+        await etcd.revoke(lease)
+        await etcd.revoke(lease)  # as when the first answer was lost
+        assert (await etcd.renew(lease, "t/")).ttl == 0

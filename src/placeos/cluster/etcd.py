@@ -159,8 +159,12 @@ class Etcd:
         raise EtcdError("the leader changed at every try")
 
     async def revoke(self, lease: int) -> None:
-        """End a lease and delete its keys. Raises EtcdError."""
-        await self._gateway.post("/v3/lease/revoke", {"ID": str(lease)})
+        """End a lease and delete its keys; one that is gone is no error. Raises EtcdError."""
+        try:
+            await self._gateway.post("/v3/lease/revoke", {"ID": str(lease)})
+        except EtcdError as error:
+            if "lease not found" not in str(error):
+                raise
 
     async def watch(self, prefix: str, revision: int) -> AsyncIterator[Changes]:
         """Changes under a prefix from `revision` on.

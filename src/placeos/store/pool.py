@@ -17,15 +17,15 @@ import asyncpg
 
 Connect = Callable[[], Awaitable[Any]]
 
-_SUSPECT = (  # OSError: time-outs too
+_SERVER_LOST = (  # OSError: time-outs too
     OSError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,
     asyncpg.PostgresConnectionError,
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
     asyncpg.CannotConnectNowError,
+    asyncpg.ReadOnlySQLTransactionError,
 )
+_SUSPECT = (*_SERVER_LOST, asyncpg.InterfaceError, asyncpg.InternalClientError)
 
 MAX_WAITING: Final = 1000  # callers waiting for a connection; more are refused
 
@@ -104,17 +104,16 @@ class Pool:
     def _settle(self, connection: Any, error: BaseException) -> None:
         """After an error: keep the connection only if the error did not come from it.
 
-        A server that became read-only is no primary any more: all connections to it are left.
+        If the server is gone, hangs or became read-only (it is no primary any more), idle
+        connections to it are left too: each would cost another caller the same.
         """
-        if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
-            self._drop(connection)
-            while self._idle:
-                self._idle.pop().terminate()
-            return
         if isinstance(error, Exception) and not isinstance(error, _SUSPECT):
             self.release(connection)
-        else:
-            self._drop(connection)
+            return
+        self._drop(connection)
+        if isinstance(error, _SERVER_LOST):
+            while self._idle:
+                self._idle.pop().terminate()
 
     def release(self, connection: Any) -> None:
         """Give a connection back that is in order."""
