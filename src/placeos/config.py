@@ -52,6 +52,13 @@ class Config(msgspec.Struct, frozen=True):
     packages_from_source: bool = False
     """PLACEOS_PACKAGES_FROM_SOURCE: `true`: build packages without a wheel; runs their code."""
 
+    cluster_ttl: float = 5.0
+    """PLACEOS_CLUSTER_TTL: seconds a core lives without its lease being renewed, at least 3;
+    the same for all cores."""
+    fail_safe: float = 900.0
+    """PLACEOS_FAIL_SAFE: seconds that cores go on while etcd is away for all of them."""
+    standalone: bool = False
+    """PLACEOS_STANDALONE: `true`: the only core, which never ends for want of etcd."""
     git_poll: float = 300.0
     """PLACEOS_GIT_POLL: seconds between two fetches of a repository (core only)."""
     git_protocols: tuple[str, ...] = ("https", "ssh", "file")
@@ -82,6 +89,9 @@ def load(environ: Mapping[str, str] = os.environ) -> Config:
         identity=environ.get("PLACEOS_IDENTITY") or os.uname().nodename,
         zone=environ.get("PLACEOS_AVAILABILITY_ZONE", ""),
         production=environ.get("PLACEOS_ENV", "production") == "production",
+        cluster_ttl=_ttl(environ),
+        fail_safe=_seconds(environ, "PLACEOS_FAIL_SAFE", 900.0),
+        standalone=_flag(environ, "PLACEOS_STANDALONE"),
         git_poll=_seconds(environ, "PLACEOS_GIT_POLL", 300.0),
         git_protocols=_protocols(environ),
         packages_index=environ.get("PLACEOS_PACKAGES_INDEX", ""),
@@ -178,6 +188,15 @@ def _seconds(environ: Mapping[str, str], name: str, default: float) -> float:
         seconds = 0.0
     if not 1 <= seconds < float("inf"):
         raise ConfigError(f"{name} should be seconds, at least 1, not {text!r}")
+    return seconds
+
+
+def _ttl(environ: Mapping[str, str]) -> float:
+    seconds = _seconds(environ, "PLACEOS_CLUSTER_TTL", 5.0)
+    if not 3 <= seconds <= 60 or seconds != int(seconds):
+        raise ConfigError(
+            f"PLACEOS_CLUSTER_TTL should be whole seconds from 3 to 60, not {seconds:g}"
+        )
     return seconds
 
 

@@ -54,8 +54,8 @@ class Duties(msgspec.Struct):
     """Another view, or the same one completed."""
     ask: Callable[[frozenset[tuple[str, str]]], Awaitable[bool]]
     """Ask all these (identity, incarnation) whether this core may go on without etcd."""
-    known: Callable[[], Awaitable[int]]
-    """The progress of views that PostgreSQL knows."""
+    known: Callable[[], Awaitable[Memory]]
+    """What PostgreSQL knows, as a core remembers it that just starts."""
     ended: Callable[[str], None]
     """The deadline passed, for this reason: let go of everything and exit."""
 
@@ -160,7 +160,7 @@ class CoreMember:
         async with Etcd(self._access) as self._etcd:
             watch = asyncio.create_task(self._watch())
             try:
-                while not self._stopping and not self.left.is_set():
+                while not self._stopping:
                     self._wake.clear()
                     await self._round()
                     try:
@@ -181,7 +181,7 @@ class CoreMember:
     async def _let_go(self) -> None:
         """Only a core that left takes its registration with it: of any other it is not known
         whether all that it ran has ended."""
-        if self.lease and self.left.is_set():
+        if self.lease and handover.membership(self.memory) is None:
             try:
                 await self._etcd.revoke(self.lease)
             except EtcdError as error:
@@ -290,8 +290,7 @@ class CoreMember:
         except Exception as error:  # whatever keeps it from telling
             self._complain("PostgreSQL cannot tell of views", str(error) or "time-out")
             return
-        progress = max(self.memory.progress, known)
-        self.memory = msgspec.structs.replace(self.memory, progress=progress)
+        self.memory = handover.told(self.memory, known.progress, known.past)
 
     # -- acting ---------------------------------------------------------------------------------
 
@@ -328,7 +327,9 @@ class CoreMember:
         if done:
             self._say_written(act)
             if leaving:
-                self.left.set()
+                self.memory = msgspec.structs.replace(self.memory, view=act.view)
+                self._tell(self.left.set)
+                self._stopping = True
         return done
 
     def _say_written(self, act: Write) -> None:

@@ -82,6 +82,8 @@ class Memory(msgspec.Struct, frozen=True):
     epoch: str
     progress: int = 0
     """The greatest progress of any view known: read, or told by PostgreSQL at the start."""
+    past: tuple[Past, ...] = ()
+    """Base of that view, as PostgreSQL told it."""
     view: View | None = None
     """The newest view read; never taken back."""
     promises: tuple[tuple[str, float], ...] = ()  # incarnation, until
@@ -327,6 +329,13 @@ def successor(memory: Memory, seen: Seen, now: float, timing: Timing) -> View | 
     return None
 
 
+def told(memory: Memory, progress: int, past: tuple[Past, ...]) -> Memory:
+    """What a core knows after PostgreSQL told of the newest view there was."""
+    if progress <= memory.progress:
+        return memory
+    return replace(memory, progress=progress, past=past)
+
+
 def _may_restore(memory: Memory, view: View, seen: Seen, now: float, timing: Timing) -> bool:
     """Whether the view in memory may be followed by one without those who are not there:
     a lease that etcd lost may have been renewed just before."""
@@ -340,6 +349,9 @@ def _may_begin(memory: Memory, seen: Seen, now: float, timing: Timing) -> bool:
     """Whether a core that knows no view may write one: nothing ever ran, or nothing can."""
     if memory.progress == 0 and seen.view is None:
         return True
+    if memory.view is None and memory.past:
+        if all(past.fate in ("left", "dead") for past in _fates(memory.past, seen)):
+            return True
     return "*" in seen.asserted or (memory.amiss is not None and memory.amiss + timing.limit <= now)
 
 

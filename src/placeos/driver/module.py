@@ -33,6 +33,7 @@ from placeos.driver.upstream import Upstream
 from placeos.wire.messages import ModuleStart
 
 PATIENCE: Final = 6.0  # seconds `started` may take before the device is connected anyway
+FINISH: Final = 5.0  # seconds that calls under way may take before the module moves
 STOP_HOOK: Final = 0.5  # seconds `stopped` may take
 TRIED_TO_EXIT: Final = "the driver tried to exit the process"
 STOP_TASKS: Final = 0.4  # seconds cancelled tasks may take
@@ -116,6 +117,12 @@ class Module:
         self.reach.hasten()  # a wrong password may have been the cause
         self.resume_timers()
         self.spawn(self._prepare("settings_changed"), "settings_changed")
+
+    async def finish(self, calls: set[asyncio.Task[object]]) -> None:
+        """Another core will run this module: let those of these calls end that are its own."""
+        mine = calls & self._tasks
+        if mine:
+            await asyncio.wait(mine, timeout=FINISH)
 
     async def stop(self) -> None:
         """End everything: its transports within a second, whatever the driver does, then its

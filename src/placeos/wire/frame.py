@@ -42,6 +42,7 @@ class Command(IntEnum):
     JOBS = 16
     CANCEL_JOB = 17
     REPOSITORY = 18
+    GO_ON = 19  # core -> core: may I, although etcd is away?
     # core -> driver process
     START = 20
     UPDATE = 21

@@ -5,6 +5,8 @@ Values of live state stay raw JSON all the way: neither core nor a link decodes 
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 from msgspec import Raw
 
@@ -28,6 +30,10 @@ class SystemRecord(msgspec.Struct, omit_defaults=True):
     support_url: str = ""
     images: list[str] = []
     security_groups: list[str] = []
+
+
+HAND_OVER: Final = "hand over"
+"""As the function of a STOP: another core will run the module, so let calls under way end."""
 
 
 class ModuleStart(msgspec.Struct, omit_defaults=True):

@@ -15,7 +15,7 @@ import msgspec
 
 from placeos.cluster import handover
 from placeos.cluster.handover import Act, Live, Memory, Release, Seen, Timing, Wish, Write
-from placeos.cluster.view import View
+from placeos.cluster.view import Past, View
 
 replace: Final = msgspec.structs.replace
 
@@ -78,6 +78,7 @@ class World(msgspec.Struct, frozen=True):
     etcd: Store = Store()
     saved: Store | None = None  # a snapshot of etcd
     known: int = 0  # progress that PostgreSQL keeps
+    past: tuple[Past, ...] = ()  # and the base of that view
     views: int = 1_000  # the search ends at this number of a view
     faults: Faults = Faults()
 
@@ -246,7 +247,7 @@ def begin(world: World, place: int, *, proof: bool = False) -> World:
     name = NAMES[place]
     incarnation = f"{name}{node.starts}"
     earlier = tuple(f"{name}{number}" for number in range(node.starts)) if proof else ()
-    memory = Memory(name, incarnation, EPOCH, world.known)
+    memory = Memory(name, incarnation, EPOCH, world.known, world.past)
     fresh = Node(starts=node.starts + 1, dead=earlier, memory=memory, cut=node.cut)
     return put(world, place, fresh)
 
@@ -317,7 +318,7 @@ def reply(world: World, place: int) -> World:
     assert sent is not None
     memory = handover.take(node.memory, seen, 0)
     if memory.amiss is not None:
-        memory = replace(memory, progress=max(memory.progress, world.known))
+        memory = handover.told(memory, world.known, world.past)
     node = replace(node, memory=memory, sent=None, read=None)
     until = handover.deadline(memory, seen, sent, TIMING)
     if until is not None:
@@ -327,8 +328,15 @@ def reply(world: World, place: int) -> World:
     settled = not set(node.running) - given(memory)
     leave = _leaving(node, memory, seen) if settled else None
     act = leave or handover.decide(memory, seen, 0, TIMING, settled=settled)
-    known = max(world.known, memory.progress)
-    return put(replace(world, known=known), place, replace(node, act=act))
+    world = recorded(world, memory.view)
+    return put(world, place, replace(node, act=act))
+
+
+def recorded(world: World, view: View | None) -> World:
+    """PostgreSQL keeps the newest view that anybody took."""
+    if view is None or view.progress <= world.known:
+        return world
+    return replace(world, known=view.progress, past=view.base)
 
 
 def _leaving(node: Node, memory: Memory, seen: Seen) -> Write | None:
@@ -354,6 +362,7 @@ def write(world: World, place: int) -> World:
         etcd = replace(etcd, view=act.view)
         left = node.wish == "draining" and act.view.member(memory.incarnation) is None
         if left:
+            world = recorded(world, act.view)
             live = tuple(one for one in etcd.live if one[0].incarnation != memory.incarnation)
             etcd = replace(etcd, live=live)
     after = died(node) if left else replace(node, act=None)

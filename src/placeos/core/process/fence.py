@@ -57,15 +57,16 @@ class Fence:
     def extend(self, lease_ns: int, extended_ns: int) -> None:
         """Move the deadlines on; `NEVER` for a core whose place nobody takes.
 
-        What was granted stays granted: a time before the present one changes nothing. Raises
-        ValueError for an extended deadline before that of the lease.
+        What was granted stays granted: a time before the present one changes nothing, unless
+        there was no end before. Raises ValueError for an extended deadline before the lease's.
         """
         if extended_ns < lease_ns:
             raise ValueError("the extended deadline is before that of the lease")
         with self._lock:
             if self._closed:
                 return
-            lease, extended = max(lease_ns, self.lease), max(extended_ns, self.extended)
+            lease = lease_ns if self.lease == NEVER else max(lease_ns, self.lease)
+            extended = extended_ns if self.extended == NEVER else max(extended_ns, self.extended)
             if (lease, extended) == (self.lease, self.extended):
                 return
             # Frozen between the two, this process dies by the time set before.
