@@ -237,6 +237,20 @@ def test_programs_end_with_the_deadline(chain):
     it.is_gone()
 
 
+NO_TIMER = "from placeos.driver.fencing import timer; timer.KillTimer.arm = lambda *_: None"
+
+
+def test_without_its_timer_a_stopped_parent_would_live_on(chain):
+    """What the next test would see if that rule were broken."""
+    it = chain(sys.executable, NO_TIMER)
+    it.extend(0.2)
+    it.send(signal.SIGSTOP, it.parent)
+    it.extend(1000)
+    time.sleep(0.2 + KILL_AFTER + SLACK)
+    assert alive(it.parent)
+    assert alive(it.child)
+
+
 def test_a_parent_is_killed_by_its_own_timer(chain):
     """Core goes on; what its parent and the driver processes had is lost with the deadline."""
     it = chain()

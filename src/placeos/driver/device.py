@@ -104,8 +104,7 @@ class Device:
         self._transport = transport
         self._on_demand = makes_and_breaks(transport, address)
         self.standing = transport.standing and not self._on_demand
-        self.online = False
-        """As reported."""
+        self.online = False  # as reported
         wanted = self._is_wanted if self._on_demand else None
         self.connector = Connector(transport, address, self, author, owner.log, wanted, permit)
         self._sender = Sender(
