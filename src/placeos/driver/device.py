@@ -166,8 +166,7 @@ class Device:
         if not self.usable and self._login is None:
             raise Offline("the device is not connected")
         future: asyncio.Future[bytes] = self._loop.create_future()
-        entry = (future, match)
-        self._wanted.append(entry)
+        self._wanted.append(entry := (future, match))
         try:
             async with asyncio.timeout(timeout):
                 return await future
