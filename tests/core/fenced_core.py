@@ -1,7 +1,8 @@
 """Run as a program: the part of a core that fences, with a fork parent and a driver process.
 
-`fenced_core.py WORK DRIVER SECONDS PROGRAMS`: the deadline is in so many seconds. A line of
-JSON tells the processes once they stand; what is read from standard input moves the deadline.
+`fenced_core.py WORK DRIVER PROGRAMS [PYTHON [FIRST]]`. A line of JSON tells the processes once
+they stand. Each line read from standard input sets the deadline, so many seconds from now, which
+is confirmed by a line. PYTHON runs the fork parent, after the statements FIRST.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import msgspec
 from placeos.core.process.fence import Fence
 from placeos.core.process.isolation import Isolation
 from placeos.core.process.limits import Limits
-from placeos.core.process.parent import ForkParent
+from placeos.core.process.parent import COMMAND, ForkParent
 from placeos.driver.fencing.page import now
 from placeos.wire.link import Hello, Link
 
@@ -27,31 +28,33 @@ def extend(fence: Fence, seconds: float) -> None:
     fence.extend(deadline, deadline)
 
 
-async def main(work: Path, driver: str, seconds: float, *, programs: bool) -> None:
+def say(line: str) -> None:
+    """To the test."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+async def main(work: Path, driver: str, programs: str, python: str = "", first: str = "") -> None:
     fence = Fence()
-    isolation = Isolation(Limits(programs=programs), work, hidden=())
+    isolation = Isolation(Limits(programs=programs == "programs"), work, hidden=())
     isolation.open()
-    parent = ForkParent(isolation=isolation, fence=fence)
+    command = [python, "-c", f"{first}\nfrom placeos.driver import parent; parent.main()"]
+    parent = ForkParent(isolation=isolation, fence=fence, command=command if python else COMMAND)
     running = asyncio.create_task(parent.run())
     child, end = await parent.fork("tried@1", driver, "tried")
     link = Link(lambda *_: None, hello=Hello(service="core"), server=True)
     await asyncio.get_running_loop().create_unix_connection(lambda: link, sock=end)
-    extend(fence, seconds)
 
     def read() -> None:
         for line in sys.stdin:
             extend(fence, float(line))
+            say("extended")
 
     threading.Thread(target=read, daemon=True).start()
     told = {"parent": parent.pid, "child": child.pid}
-    sys.stdout.write(msgspec.json.encode(told).decode() + "\n")
-    sys.stdout.flush()
-    await child.exited
-    sys.stdout.write("the driver process ended\n")
-    sys.stdout.flush()
+    say(msgspec.json.encode(told).decode())
     await running
 
 
 if __name__ == "__main__":
-    work, driver, seconds, programs = sys.argv[1:]
-    asyncio.run(main(Path(work), driver, float(seconds), programs=programs == "programs"))
+    asyncio.run(main(Path(sys.argv[1]), *sys.argv[2:]))

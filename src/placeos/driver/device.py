@@ -104,8 +104,7 @@ class Device:
         self._transport = transport
         self._on_demand = makes_and_breaks(transport, address)
         self.standing = transport.standing and not self._on_demand
-        self.online = False
-        """As reported."""
+        self.online = False  # as reported
         wanted = self._is_wanted if self._on_demand else None
         self.connector = Connector(transport, address, self, author, owner.log, wanted, permit)
         self._sender = Sender(
@@ -167,8 +166,7 @@ class Device:
         if not self.usable and self._login is None:
             raise Offline("the device is not connected")
         future: asyncio.Future[bytes] = self._loop.create_future()
-        entry = (future, match)
-        self._wanted.append(entry)
+        self._wanted.append(entry := (future, match))
         try:
             async with asyncio.timeout(timeout):
                 return await future

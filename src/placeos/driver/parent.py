@@ -28,13 +28,12 @@ from typing import Final
 import msgspec
 
 from placeos.driver import process
-from placeos.driver.confinement.confine import Confine, confine, prctl
-from placeos.driver.fencing import permit
+from placeos.driver.confinement.confine import Confine, confine, die_with_parent, prctl
+from placeos.driver.fencing import apart, permit
 from placeos.driver.fencing.page import Page
 from placeos.driver.fencing.timer import KillTimer
 
 MAX_MESSAGE: Final = 65_536  # bytes
-_PR_SET_PDEATHSIG: Final = 1
 _PR_SET_NAME: Final = 15
 
 
@@ -58,6 +57,7 @@ class Parent:
         self._page = page
         self._timer = KillTimer() if page is not None else None
         self._armed = 0  # the deadline it is set by
+        self._own = os.pidfd_open(os.getpid())  # by which children see whether this one lives
         self._children: dict[int, tuple[str, int]] = {}  # pidfd → key, pid
         self._poll = select.poll()
         self._poll.register(control, select.POLLIN)
@@ -108,21 +108,22 @@ class Parent:
         return True
 
     def _fork(self, request: Request, fds: list[int]) -> None:
+        programs = request.confine is not None and request.confine.programs
         parent = os.getpid()
         try:
-            pid = os.fork()
+            pid, together = apart.fork(apart=programs)
         except OSError as error:
             self._tell({"failed": request.fork, "error": str(error)})
             return
         if pid == 0:
-            self._become_child(request, fds, parent)
+            self._become_child(request, fds, 0 if programs and not together else parent, together)
         pidfd = os.pidfd_open(pid)
         self._children[pidfd] = (request.fork, pid)
         self._poll.register(pidfd, select.POLLIN)
         self._tell({"forked": request.fork, "pid": pid})
 
-    def _become_child(self, request: Request, fds: list[int], parent: int) -> None:
-        """In the child: never returns."""
+    def _become_child(self, request: Request, fds: list[int], parent: int, together: str) -> None:
+        """In the child: never returns. `together`: why what it starts may outlive it."""
         status = 1
         try:
             die_with_parent(parent)
@@ -137,6 +138,11 @@ class Parent:
             _set_name(request.title or os.path.basename(request.path))  # noqa: PTH119 - no import
             faulthandler.enable()  # a crash of native code leaves its stack in the output
             level = confine(request.confine, request.path, parent) if request.confine else {}
+            if together:
+                level["programs"] += f"; they may outlive their driver: {together}"
+            if select.select([self._own], [], [], 0)[0]:  # seen from a pid namespace too
+                os._exit(1)
+            os.close(self._own)
             status = process.main(socket.socket(fileno=link), request.path, level, request.clock)
         except SystemExit as error:
             status = error.code if isinstance(error.code, int) else 1
@@ -168,13 +174,6 @@ class Parent:
             self._control.send(msgspec.json.encode(message))
         except OSError as error:  # core is gone: the next read says so
             sys.stderr.write(f"fork parent: {error}\n")
-
-
-def die_with_parent(parent: int) -> None:
-    """Have the kernel kill this process when its parent ends. Exits if that has happened."""
-    prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
-    if os.getppid() != parent:
-        os._exit(1)
 
 
 def _set_name(name: str) -> None:

@@ -52,6 +52,7 @@ _PR_CAP_AMBIENT_CLEAR_ALL: Final = 4
 _CAPABILITY_VERSION: Final = 0x20080522
 _READ_SEARCH: Final = 1 << 2  # CAP_DAC_READ_SEARCH
 _SIGKILL: Final = 9
+_KILL: Final = 1 << 5  # CAP_KILL
 
 
 class Confine(msgspec.Struct, omit_defaults=True):
@@ -82,9 +83,7 @@ def confine(asked: Confine, path: str, parent: int) -> dict[str, str]:
     _limit(asked.memory)
     user = _user(asked, needed, level)
     _privileges(user, needed, level)
-    prctl(_PR_SET_PDEATHSIG, _SIGKILL)  # another user is another start
-    if os.getppid() != parent:
-        os._exit(1)
+    die_with_parent(parent)  # again: another user is another start
     if call(libc.prctl, _PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) is not None:
         level["privileges"] += "; may gain new ones"
     level["landlock"] = landlock.restrict(
@@ -101,6 +100,13 @@ def confine(asked: Confine, path: str, parent: int) -> dict[str, str]:
     else:
         level["programs"] = "denied"
     return level
+
+
+def die_with_parent(parent: int) -> None:
+    """Have the kernel kill this process when its parent ends. Exits if that has happened."""
+    prctl(_PR_SET_PDEATHSIG, _SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
 
 
 def prctl(option: int, argument: object) -> None:
@@ -210,6 +216,9 @@ def _user(asked: Confine, needed: list[str], level: dict[str, str]) -> int | Non
     if os.geteuid() != 0:
         level["user"] = "no: core does not run as root"
         return None
+    if not _may_kill():  # nor may its parent, whose end then would not end it
+        level["user"] = "no: it could not be ended by its parent, which lacks CAP_KILL"
+        return None
     if not asked.uid:
         level["user"] = "no: none was given"
         return None
@@ -228,6 +237,13 @@ def _user(asked: Confine, needed: list[str], level: dict[str, str]) -> int | Non
         return None
     level["user"] = f"{asked.uid}, of its own"
     return asked.uid
+
+
+def _may_kill() -> bool:
+    """Whether this process, and so its parent, may end those of another user."""
+    with open("/proc/self/status") as status:
+        effective = next(line for line in status if line.startswith("CapEff:"))
+    return bool(int(effective.split()[1], 16) & _KILL)
 
 
 def _privileges(user: int | None, needed: list[str], level: dict[str, str]) -> None:
