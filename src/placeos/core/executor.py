@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import logging
 import random
-from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Final
 
@@ -13,6 +14,7 @@ import msgspec
 from msgspec import Raw
 
 from placeos.core.calls import Switch
+from placeos.core.instances import Instance, Needs
 from placeos.core.plan import (
     End,
     Have,
@@ -31,7 +33,7 @@ from placeos.core.state_writer import StateWriter
 from placeos.wire.errors import CallError, Failure
 from placeos.wire.frame import Command, FrameError, Header
 from placeos.wire.link import Link
-from placeos.wire.messages import ModuleStart
+from placeos.wire.messages import HAND_OVER, ModuleStart
 
 log = logging.getLogger("placeos.core")
 
@@ -39,53 +41,9 @@ _Job = Coroutine[object, object, None]
 
 CONCURRENCY: Final = 64  # module steps under way at once
 START_TIMEOUT: Final = 10.0  # seconds
-STOP_TIMEOUT: Final = 3.0  # seconds
+STOP_TIMEOUT: Final = 2.0  # seconds
+FINISH: Final = 5.0  # seconds that calls under way may take before their module moves
 BACKOFF: Final = (1.0, 60.0)  # seconds: first and longest pause after a failed step
-
-
-class Instance:
-    """A module as it is on this node."""
-
-    __slots__ = (
-        "busy",
-        "failures",
-        "good",
-        "link",
-        "payload",
-        "problem",
-        "retry",
-        "touched",
-        "version",
-    )
-
-    def __init__(self, version: str) -> None:
-        self.version = version
-        self.payload = b""  # last given, successfully or not
-        self.good = b""  # last accepted
-        self.link: Link | None = None  # where it runs
-        self.busy = False
-        self.failures = 0
-        self.problem: CallError | None = None  # why the last start failed
-        self.touched = asyncio.Event()  # ends a pause early
-        self.retry = False  # somebody asked for another try now
-
-
-class _Needs:
-    """How many modules want or have each version."""
-
-    def __init__(self) -> None:
-        self._count: Counter[str] = Counter()
-
-    def add(self, version: str) -> None:
-        self._count[version] += 1
-
-    def drop(self, version: str) -> None:
-        self._count[version] -= 1
-        if self._count[version] <= 0:
-            del self._count[version]
-
-    def __contains__(self, version: object) -> bool:
-        return version in self._count
 
 
 class Executor:
@@ -117,7 +75,7 @@ class Executor:
         self._touched: dict[str, None] = {}
         self._good: dict[str, bytes] = {}
         self._failures: dict[str, int] = {}
-        self._needs = _Needs()
+        self._needs = Needs()
         self._probing: set[str] = set()
         self._wake = asyncio.Event()
         self._slots = asyncio.Semaphore(CONCURRENCY)
@@ -126,8 +84,14 @@ class Executor:
 
     # -- looking ----------------------------------------------------------------------------------
 
-    def want(self, module: str, want: Want | None) -> None:
-        """How a module should run from now on; None: not (here)."""
+    def want(self, module: str, want: Want | None, *, hand_over: bool = False) -> None:
+        """How a module should run from now on; None: not (here). `hand_over`: another core will
+        run it: calls under way may end, a start or an update is not waited for."""
+        instance = self.instances.get(module)
+        if instance is not None and instance.hand_over != hand_over:
+            instance.hand_over = hand_over
+            if hand_over and instance.step is not None:
+                instance.step.cancel()
         before = self.desired.get(module)
         if before == want:
             return
@@ -138,7 +102,6 @@ class Executor:
         else:
             self._needs.add(want.version)
             self.desired[module] = want
-        instance = self.instances.get(module)
         if instance is not None:
             instance.touched.set()
         self.look([module])
@@ -251,22 +214,27 @@ class Executor:
                 instance.good = self._good.pop(module, b"")
                 self.instances[module] = instance
                 self._needs.add(want.version)
-                self._step(module, instance, self._start(module, instance, want))
+                starting = self._start(module, instance, want)
+                instance.step = self._step(module, instance, starting)
             case Update(module, _, payload):
                 instance = self.instances[module]
-                self._step(module, instance, self._update(module, instance, payload))
+                update = self._update(module, instance, payload)
+                instance.step = self._step(module, instance, update)
             case Stop(module, _):
                 instance = self.instances[module]
                 self._step(module, instance, self._stop(module, instance))
 
-    def _step(self, module: str, instance: Instance, job: _Job) -> None:
+    def _step(self, module: str, instance: Instance, job: _Job) -> asyncio.Task[None]:
         instance.busy = True
-        self._spawn(self._carry_out(module, instance, job), f"step {module}")
+        task = self._spawn(self._carry_out(module, instance, job), f"step {module}")
+        task.add_done_callback(functools.partial(self._step_over, module, instance, job))
+        return task
 
-    def _spawn(self, job: _Job, name: str) -> None:
+    def _spawn(self, job: _Job, name: str) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(job, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
+        return task
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
@@ -274,18 +242,22 @@ class Executor:
             log.error("step failed", exc_info=error, extra={"step": task.get_name()})
 
     async def _carry_out(self, module: str, instance: Instance, job: _Job) -> None:
-        try:
-            async with self._slots:
-                await job
-            if instance.problem is not None:
-                await self._pause(module, instance)
-        finally:
-            job.close()
-            instance.busy = False
-            if instance.link is None and self.instances.get(module) is instance:
-                self._drop(module, instance)  # whatever it was, it is to be started anew
-                if module not in self.desired:  # or not: its start failed, or it was stopped
-                    self._on_stopped(module)
+        # All that moves to other cores stops together: they wait for the last of it.
+        async with contextlib.nullcontext() if instance.hand_over else self._slots:
+            await job
+        if instance.problem is not None:
+            await self._pause(module, instance)
+
+    def _step_over(
+        self, module: str, instance: Instance, job: _Job, _: asyncio.Task[None]
+    ) -> None:
+        job.close()  # it never began if it was cancelled at once
+        instance.busy = False
+        instance.step = None
+        if instance.link is None and self.instances.get(module) is instance:
+            self._drop(module, instance)  # whatever it was, it is to be started anew
+            if module not in self.desired:  # or not: its start failed, or it was stopped
+                self._on_stopped(module)
         self.look([module])
 
     def _drop(self, module: str, instance: Instance) -> None:
@@ -327,6 +299,9 @@ class Executor:
         except CallError as error:
             await self._start_failed(module, instance, link, error)
             return
+        except asyncio.CancelledError:
+            instance.link = link  # it may have started: to be stopped like one that has
+            raise
         if process is None or process.link is not link:
             return
         instance.failures = 0
@@ -387,12 +362,24 @@ class Executor:
         instance.good = b""
         if link is not None and link.is_open:
             try:
-                await link.request(Header(Command.STOP, module=module), timeout=STOP_TIMEOUT)
+                await self._ask_to_stop(link, module, hand_over=instance.hand_over)
             except CallError as error:
                 if error.failure == Failure.TIMED_OUT:
                     # Its device must be free before anything else drives it.
                     log.error("module does not stop", extra={"id": module})  # noqa: TRY400
-                    process = self._processes.by_key.get(instance.version)
-                    if process is not None:
-                        process.kill()
+                    await self._end_process(instance.version)
         self._on_stopped(module)
+
+    async def _end_process(self, version: str) -> None:
+        process = self._processes.by_key.get(version)
+        child = process.child if process is not None else None
+        if process is not None and child is not None:
+            process.kill()
+            await asyncio.wait([child.exited], timeout=STOP_TIMEOUT)
+
+    async def _ask_to_stop(self, link: Link, module: str, *, hand_over: bool) -> None:
+        header, seconds = Header(Command.STOP, module=module), STOP_TIMEOUT
+        if hand_over:
+            header.function = HAND_OVER
+            seconds += FINISH
+        await link.request(header, timeout=seconds)

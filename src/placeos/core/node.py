@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
 import msgspec
 from msgspec import Raw
 
+from placeos.cluster import handover
 from placeos.cluster import view as views
-from placeos.cluster.registry import Registry
+from placeos.cluster.handover import Memory
 from placeos.core.calls import Switch
 from placeos.core.configuration import Configuration
 from placeos.core.desired import Change, affected, want
@@ -33,6 +34,7 @@ log = logging.getLogger("placeos.core")
 
 SLICE: Final = 0.003  # seconds of deciding between two turns of the loop
 MAX_DESCRIPTIONS: Final = 1_000  # kinds of metadata remembered
+DRAINED: Final = 1.0  # seconds in which Redis must take, or drop, the last state of what moves
 MAX_OWNERS: Final = 500_000  # remembered answers of `owns`
 OF_THE_CODE: Final = ("crash", "blocked", "cpu", "flood", "start")
 """Causes of errors that another version of the driver may have done away with."""
@@ -42,7 +44,6 @@ class Parts(msgspec.Struct):
     """What the node works with; built by the service."""
 
     configuration: Configuration
-    registry: Registry
     processes: Processes
     repositories: Repositories
     switch: Switch
@@ -55,13 +56,21 @@ class Parts(msgspec.Struct):
 
 
 class Node:
-    """One core's mind. `connect(parts)` before anything runs; the owner runs `run()`."""
+    """One core's mind. `connect(parts)` before anything runs; the owner runs `run()`.
 
-    def __init__(self, identity: str, incarnation: str) -> None:
+    `settle(view)` is told when nothing runs here but what the view of that name gives to this
+    core, and all that was written of the rest has reached Redis or was dropped.
+    """
+
+    def __init__(self, identity: str, settle: Callable[[str], None]) -> None:
         self._identity = identity
-        self._incarnation = incarnation
+        self._settle = settle
         self._parts: Parts
         self._view: views.View | None = None
+        self._may_start = False
+        self._foreign: set[str] = set()  # modules that ran here and another core's are now
+        self._settled = ""
+        self._stopped = asyncio.Event()
         self._owned: dict[str, bool] = {}
         self._touched: dict[str, None] = {}
         self._deleted: set[str] = set()
@@ -74,7 +83,6 @@ class Node:
     def connect(self, parts: Parts) -> None:
         """Take the parts; from now on their events arrive here."""
         self._parts = parts
-        parts.registry.listeners.append(self.view_changed)
 
     # -- ownership ------------------------------------------------------------------------------
 
@@ -94,31 +102,38 @@ class Node:
             self._owned[record] = known
         return known
 
-    def view_changed(self) -> None:
-        """The registry changed: with another view, other modules may be ours.
+    def take(self, memory: Memory) -> None:
+        """There is another view, or the same one is completed now.
 
-        Only a view that holds this very incarnation gives us anything. Between the two views
-        the steps of hand-over take their place: release, completion, and only then start.
+        What it gives to others is stopped at once, what it leaves here goes on, and what is new
+        is started when every core has let go of it: when the view is completed. Only a view
+        that holds this very incarnation gives us anything.
         """
-        view = self._parts.registry.view
-        if view is not None and (self._identity, self._incarnation) not in {
-            (member.identity, member.incarnation) for member in view.members
-        }:
-            if self._view is None:
-                return
+        view = memory.view
+        if view is not None and handover.membership(memory) is None:
             view = msgspec.structs.replace(view, members=())
+        self._may_start = handover.may_start(memory)
         if view == self._view:
             return
+        same = view is not None and self._view is not None and view.name == self._view.name
         self._view = view
-        self._owned.clear()
-        if view is not None and view.members:  # else it is a view without us: not ours to carry
-            self._parts.state.view_number = view.number
-        configuration = self._parts.configuration
-        log.info("view taken", extra={"number": view.number if view is not None else 0})
+        number = view.number if view is not None else 0
+        log.info("view taken", extra={"number": number, "completed": self._may_start})
+        if not same:
+            self._owned.clear()
+            if view is not None and view.members:  # else it is not ours to carry
+                self._parts.state.view_number = number
+        self._look_at_everything()
+
+    def _look_at_everything(self) -> None:
+        parts = self._parts
+        configuration = parts.configuration
+        self.touch(parts.executor.instances)  # first what has to stop
         self.touch(configuration.modules)
-        self._parts.lookups.touch(configuration.systems)
-        self._parts.repositories.look(configuration.repositories)
-        self._probe_unused(self.versions)
+        parts.lookups.touch(configuration.systems)
+        parts.repositories.look(configuration.repositories)
+        if self._may_start:
+            self._probe_unused(self.versions)
 
     # -- configuration --------------------------------------------------------------------------
 
@@ -179,6 +194,11 @@ class Node:
 
     async def run(self) -> None:
         """Decide until cancelled, in slices that let the loop breathe."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._settle_views(), name="core: settling")
+            await self._decide_all()
+
+    async def _decide_all(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
             await self._wake.wait()
@@ -191,17 +211,41 @@ class Node:
                 if loop.time() >= until:
                     await asyncio.sleep(0)
                     until = loop.time() + SLICE
+            self._stopped.set()
 
     def _decide(self, module: str) -> None:
         parts = self._parts
         ours = self.owns(module)
-        wanted = want(parts.configuration, module, self.versions) if ours else None
-        parts.executor.want(module, wanted)
+        # Until the view is completed its module may still run where it was; unless that is here.
+        allowed = ours and (self._may_start or module in parts.executor.desired)
+        wanted = want(parts.configuration, module, self.versions) if allowed else None
+        if not ours and module in parts.executor.instances:
+            self._foreign.add(module)
+        parts.executor.want(module, wanted, hand_over=not ours)
         if wanted is None and module not in parts.executor.instances:
             self._left(module)
             if ours:
                 self._does_not_run(module)
         parts.switch.look_again(module)
+
+    async def _settle_views(self) -> None:
+        """Tell of each view when all that it takes from here has ended, until cancelled."""
+        while True:
+            await self._stopped.wait()
+            self._stopped.clear()
+            view = self._view
+            if view is None or view.name == self._settled or not self._is_settled():
+                continue
+            moved = list(self._foreign)
+            await self._parts.state.drained(moved, DRAINED)
+            if self._view is view and self._is_settled():
+                self._foreign.difference_update(moved)
+                self._settled = view.name
+                self._settle(view.name)
+            self._stopped.set()
+
+    def _is_settled(self) -> bool:
+        return not self._touched and all(map(self.owns, self._parts.executor.instances))
 
     def _left(self, module: str) -> None:
         """A module does not run here (any more)."""
@@ -255,6 +299,7 @@ class Node:
     def module_stopped(self, module: str) -> None:
         """A module was stopped, or its process ended when it should not run any more."""
         parts = self._parts
+        self._stopped.set()
         parts.drivers.module_stopped(module)
         if module not in parts.executor.desired:
             self._interfaces.pop(module, None)

@@ -1,0 +1,57 @@
+"""When a core that starts may be given modules: once it could run them, and not after a crash
+while others can do without it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Final
+
+from placeos.core.node import Node, Parts
+from placeos.core.process.environments import Environments
+from placeos.driver.environment import EnvironmentProblem
+from placeos.core.jobs import JobCancelled
+
+log = logging.getLogger("placeos.core")
+
+PATIENCE: Final = 60.0  # seconds for the preparations, after which it takes part without
+LOOK: Final = 0.05  # seconds between looks
+
+
+class Preparation:
+    """Brings what the drivers in use need to this core, before modules come."""
+
+    def __init__(self, node: Node, parts: Parts, environments: Environments) -> None:
+        self._node = node
+        self._parts = parts
+        self._environments = environments
+
+    async def done(self) -> None:
+        """Wait until files and environments of all drivers in use are here, or cannot be had;
+        at most a minute."""
+        await self._parts.configuration.loaded.wait()
+        self._parts.repositories.look(self._parts.configuration.repositories)
+        try:
+            async with asyncio.timeout(PATIENCE):
+                while self._missing():
+                    await asyncio.sleep(LOOK)
+                await asyncio.gather(*map(self._build, self._used() & set(self._node.versions)))
+        except TimeoutError:
+            log.warning("not all drivers are prepared", extra={"missing": sorted(self._missing())})
+
+    def _used(self) -> set[str]:
+        modules = self._parts.configuration.modules.values()
+        return {module.driver_id for module in modules if module.running}
+
+    def _missing(self) -> set[str]:
+        return self._used() - set(self._node.versions) - set(self._parts.repositories.problems)
+
+    async def _build(self, driver: str) -> None:
+        version = self._parts.executor.versions.get(self._node.versions[driver])
+        if version is None:
+            return
+        try:
+            async with self._environments.of(version.path, version.title):
+                pass
+        except (EnvironmentProblem, JobCancelled, OSError) as error:  # its launch tells it again
+            log.info("driver not prepared", extra={"driver": version.title, "reason": str(error)})
