@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from msgspec import Raw
 
 from placeos.cluster.leader import Election
-from placeos.cluster.view import View, ViewMember, owner
+from placeos.cluster.view import Member, View, owner
 from placeos.core import housekeeping
 from placeos.core.housekeeping import Housekeeping, Pace
 from placeos.core.leadership import Leadership
@@ -24,7 +24,7 @@ FAST = Pace(every=0.3, apart=0.1, again=0.05, rate=100_000, progress=0.01)
 
 
 def view_of(number: int, **incarnations: str) -> View:
-    members = tuple(ViewMember(identity, run) for identity, run in incarnations.items())
+    members = tuple(Member(identity, run) for identity, run in incarnations.items())
     return View(epoch="e", number=number, members=members)
 
 
