@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from msgspec import Raw
 
 from placeos.cluster.leader import Election
-from placeos.cluster.registry import NodeInfo
-from placeos.cluster.view import Member as ViewMember, View, owner
+from placeos.cluster.view import Member, View, owner
 from placeos.core import housekeeping
 from placeos.core.housekeeping import Housekeeping, Pace
 from placeos.core.leadership import Leadership
@@ -25,14 +24,8 @@ FAST = Pace(every=0.3, apart=0.1, again=0.05, rate=100_000, progress=0.01)
 
 
 def view_of(number: int, **incarnations: str) -> View:
-    members = tuple(ViewMember(identity, run) for identity, run in incarnations.items())
+    members = tuple(Member(identity, run) for identity, run in incarnations.items())
     return View(epoch="e", number=number, members=members)
-
-
-def nodes_of(**incarnations: str) -> dict[str, NodeInfo]:
-    return {
-        identity: NodeInfo("core", identity, run, "h:1") for identity, run in incarnations.items()
-    }
 
 
 # -- who is attended to, pure --------------------------------------------------------------------
@@ -40,18 +33,18 @@ def nodes_of(**incarnations: str) -> dict[str, NodeInfo]:
 
 def test_a_module_is_unattended_when_its_owner_was_away_for_long():
     attendance = Attendance()
-    attendance.note(view_of(1, a="a1"), nodes_of(), now=0.0)
+    attendance.note(view_of(1, a="a1"), [], now=0.0)
     why = attendance.why_unattended
     assert why("mod-1", running=True, writer="a1", now=ABSENT - 1) is None
     assert why("mod-1", running=True, writer="a1", now=ABSENT) == "owner is away"
-    attendance.note(view_of(1, a="a1"), nodes_of(a="a1"), now=ABSENT + 1)  # it is back
-    attendance.note(view_of(1, a="a1"), nodes_of(), now=ABSENT + 2)
+    attendance.note(view_of(1, a="a1"), ["a1"], now=ABSENT + 1)  # it is back
+    attendance.note(view_of(1, a="a1"), [], now=ABSENT + 2)
     assert why("mod-1", running=True, writer="", now=ABSENT + 3) is None
 
 
 def test_another_run_of_the_owner_is_not_the_owner():
     attendance = Attendance()
-    attendance.note(view_of(1, a="a1"), nodes_of(a="a2"), now=0.0)
+    attendance.note(view_of(1, a="a1"), ["a2"], now=0.0)
     assert attendance.why_unattended("mod-1", running=True, writer="a1", now=ABSENT)
 
 
@@ -65,10 +58,9 @@ def test_another_run_of_the_owner_is_not_the_owner():
 def test_never_against_a_living_writer_or_owner(members, live, running, writer, now):
     attendance = Attendance()
     view = view_of(1, **{one: one + run for one, run in members.items()})
-    nodes = nodes_of(**{one: one + run for one, run in live.items()})
-    attendance.note(view, nodes, now=0.0)
+    alive = {one + run for one, run in live.items()}
+    attendance.note(view, alive, now=0.0)
     why = attendance.why_unattended("mod-1", running=running, writer=writer, now=now)
-    alive = {node.incarnation for node in nodes.values()}
     responsible = owner(view, "mod-1")
     if writer in alive:
         assert why is None
@@ -90,7 +82,7 @@ class House:
         self.etcd = etcd
         self.building = building
         self.view = view_of(5, keeper="k1")
-        self.nodes = nodes_of(keeper="k1")
+        self.live = ["k1"]
         self.lease = 0
         self.election = Election(etcd, "housekeeping", "keeper", lambda: self.lease)
         self.keeper = Housekeeping(
@@ -98,7 +90,7 @@ class House:
             building.database,
             Leadership(redis, self.election),
             view=lambda: self.view,
-            nodes=lambda: self.nodes,
+            live=lambda: self.live,
             pace=FAST,
         )
         self.tasks: list[asyncio.Task[None]] = []
@@ -199,7 +191,7 @@ async def test_a_record_made_between_the_two_looks_is_not_hit(house, redis, unti
         found = await running(records)
         return found if len(looks) == 1 else {**found, "mod-new": True}
 
-    house.nodes = nodes_of(keeper="k1", other="gone1")
+    house.live = ["k1", "gone1"]
     monkeypatch.setattr(house.keeper, "_running", created_after_the_first_look)
     await house.start()
     await house.walked(until)
@@ -250,7 +242,7 @@ async def test_modules_that_nobody_runs_are_not_connected(house, building, redis
 
 async def test_a_module_whose_owner_stays_away_is_not_connected(house, building, until):
     module = await building.new_module()
-    house.view, house.nodes = view_of(5, lost="gone1"), nodes_of(keeper="k1")
+    house.view, house.live = view_of(5, lost="gone1"), ["k1"]
     await house.write(module.id, connected=b"true")
     await house.start()
     await house.walked(until)
@@ -261,7 +253,7 @@ async def test_a_module_whose_owner_stays_away_is_not_connected(house, building,
 
 async def test_a_living_owner_is_left_alone_and_a_later_one_too(house, building, redis, until):
     living, later = await building.new_module(), await building.new_module()
-    house.nodes = nodes_of(keeper="k1", other="alive1")
+    house.live = ["k1", "alive1"]
     house.view = View(epoch="e", number=5)
     await house.write(living.id, incarnation="alive1", connected=b"true")
     # Claimed under a view that this leader has not read, by a core that it does not know.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import signal
 import sys
@@ -73,7 +74,8 @@ async def test_a_late_batch_changes_and_publishes_nothing(core, redis):
 
 async def test_without_the_number_the_late_batch_would_count(core, redis, monkeypatch):
     """What the test above checks can fail: it does when batches carry no number."""
-    monkeypatch.setattr(claims, "carried_number", lambda _: 1 << 50)
+    numbers = itertools.count(1 << 50)  # each higher than all before: nothing is refused
+    monkeypatch.setattr(claims, "carried_number", lambda _: next(numbers))
     assert not await late_batch_is_refused(core, redis)
 
 
@@ -167,6 +169,24 @@ async def test_memory_that_another_owner_made_old_is_read_again(core, redis):
     one.rewrite()
     assert await one.drained([MODULE], 5)
     assert await holds(redis, power=b'"two"')
+
+
+async def test_of_two_with_one_number_the_last_to_claim_it_writes(core, redis, until, monkeypatch):
+    """etcd lost its last view, and another was given the same number."""
+    monkeypatch.setattr(state_writer, "AUDIT", 0.2)
+    fenced: list[list[str]] = []
+    first, second = core("one", 1), core("two", 1)
+    first.on_fenced = fenced.append
+    await first.inherit(MODULE)
+    await first.inherit("mod-2")
+    await second.inherit(MODULE)
+    await second.inherit("mod-2")
+    change(first, power=b'"one"')
+    assert await first.drained([MODULE], 5)
+    change(second, power=b'"two"')
+    assert await second.drained([MODULE], 5)
+    assert await holds(redis, power=b'"two"')
+    await until(lambda: fenced == [[MODULE], ["mod-2"]])  # the latter by the audit
 
 
 async def test_memory_that_nobody_made_old_stays(core, redis):

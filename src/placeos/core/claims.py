@@ -78,6 +78,13 @@ class Claim:
         parts = record.decode("utf-8", "replace").split(" ")
         return parts[0] == str(self.carried) and parts[-1] == self.life
 
+    def lost_to(self, record: bytes) -> bool:
+        """Whether a record that Redis holds makes our writes refused."""
+        theirs, ours = number_of(record), self.carried
+        if theirs != ours or b":" not in record:
+            return theirs > ours
+        return writer_of(record) != self.life.partition(":")[0]
+
     def under(self, number: int) -> Claim:
         """The claim of a later view to the same module. What this one still has waiting goes on
         to carry the lower number; memory holds it as well."""

@@ -18,7 +18,6 @@ from typing import Final, cast
 from redis.asyncio import Redis
 
 from placeos.cluster.etcd import EtcdError
-from placeos.cluster.registry import NodeInfo
 from placeos.cluster.view import View
 from placeos.core.claims import writer_of
 from placeos.core.leadership import Leadership, NotLeading
@@ -86,7 +85,8 @@ class Suspects:
 class Housekeeping:
     """The owner runs `run()` on every core; it works on the one that leads.
 
-    `view` gives the present completed view, `nodes` the registered cores by identity.
+    `view` gives the present completed view (None: it is not known, so nobody is judged), `live`
+    the incarnations of the registered cores.
     """
 
     def __init__(
@@ -96,14 +96,14 @@ class Housekeeping:
         leadership: Leadership,
         *,
         view: Callable[[], View | None],
-        nodes: Callable[[], Mapping[str, NodeInfo]],
+        live: Callable[[], Iterable[str]],
         pace: Pace = Pace(),
     ) -> None:
         self._redis = redis
         self._database = database
         self._leadership = leadership
         self._view = view
-        self._nodes = nodes
+        self._live = live
         self._pace = pace
         self._attendance = Attendance()
         self._named: set[str] = set()
@@ -124,7 +124,7 @@ class Housekeeping:
     def members_changed(self) -> None:
         """The registry changed: once an absence has lasted, modules may be unattended."""
         now = asyncio.get_running_loop().time()
-        self._attendance.note(self._view(), self._nodes(), now)
+        self._attendance.note(self._view(), self._live(), now)
         self._wanted_at = min(self._wanted_at, now + ABSENT + self._pace.again)
         self._wake.set()
 
@@ -232,7 +232,7 @@ class Housekeeping:
             answers = await pipe.execute()
         running = await self._running(records)
         now = asyncio.get_running_loop().time()
-        self._attendance.note(self._view(), self._nodes(), now)
+        self._attendance.note(self._view(), self._live(), now)
         for record, stored, connected in zip(records, answers[::2], answers[1::2], strict=True):
             runs = running.get(record)
             if runs is None:

@@ -107,7 +107,7 @@ class Core:
             database,
             Leadership(redis, self.election),
             view=lambda: self.registry.view,
-            nodes=lambda: self.registry.nodes("core"),
+            live=lambda: (one.incarnation for one in self.registry.nodes("core").values()),
         )
         self.node.connect(self.parts)
         self.registry.listeners.append(self.housekeeping.members_changed)

@@ -7,7 +7,7 @@ from typing import Final, cast
 
 from redis.asyncio import Redis
 
-from placeos.core.claims import UNKNOWN, Claim, number_of
+from placeos.core.claims import UNKNOWN, Claim
 from placeos.state import keys, scripts
 from placeos.state.scripts import Argument
 
@@ -90,7 +90,7 @@ class StateStore:
         changed: dict[Claim, bytes] = {}
         for one, found in zip(claims, cast("list[bytes | None]", records), strict=True):
             record = found or b""
-            if number_of(record) > one.carried:
+            if one.lost_to(record):
                 lost.append(one)
             elif one.standing and not one.wrote(record):
                 changed[one] = record

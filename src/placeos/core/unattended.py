@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
-from placeos.cluster.registry import NodeInfo
 from placeos.cluster.view import View, owner
 
 ABSENT: Final = 30.0  # seconds without its registration after which an owner counts as away
@@ -20,10 +19,10 @@ class Attendance:
     live: frozenset[str] = frozenset()  # incarnations
     _away: dict[str, float] = field(default_factory=dict)
 
-    def note(self, view: View | None, nodes: Mapping[str, NodeInfo], now: float) -> None:
-        """The registry as it is now; `nodes` by identity."""
+    def note(self, view: View | None, live: Iterable[str], now: float) -> None:
+        """As it is now; `live` are the incarnations of registered cores."""
         self.view = view
-        self.live = frozenset(node.incarnation for node in nodes.values())
+        self.live = frozenset(live)
         members = view.members if view is not None else ()
         gone = {one.identity for one in members if one.incarnation not in self.live}
         self._away = {one: self._away.get(one, now) for one in gone}

@@ -27,12 +27,22 @@ end
 _FENCE: Final = (
     _NUMBER
     + """
--- Whether the writer of `record` may write; what was stored if that is another record.
+local function writer(text)
+  return string.match(text, '([^ :]*):%S*$')
+end
+
+-- Whether the writer of `record` may write; what was stored if that is another record. Of two
+-- writers with one number (etcd lost data and gave it twice) it is who claimed the module last.
 local function admitted(id, record)
   local key = 'owner/' .. id
   local stored = redis.call('GET', key)
   if stored == record then return true, nil end
-  if stored and number(stored) > number(record) then return false, stored end
+  if stored then
+    local theirs, ours = number(stored), number(record)
+    if theirs > ours then return false, stored end
+    local who = writer(stored)
+    if theirs == ours and who and who ~= writer(record) then return false, stored end
+  end
   redis.call('SET', key, record)
   return true, stored or ''
 end
