@@ -221,7 +221,8 @@ def lost_or_repeated(events: Iterable[Event], calls: Iterable[Call]) -> list[Vio
                 text = f"{call.token} was for device {call.device}"
                 found.append(Violation("astray", mark.device, text))
             elif mark.at < call.sent or (call.outcome is Outcome.DONE and mark.at > call.answered):
-                text = f"{call.token} was seen at {mark.at}, not between {call.sent} and {call.answered}"
+                between = f"{call.sent} and {call.answered}"
+                text = f"{call.token} was seen at {mark.at}, not between {between}"
                 found.append(Violation("out of time", mark.device, text))
     for token, marks in seen.items():
         device = marks[0].device

@@ -33,6 +33,7 @@ class Load:
         self.reconnects = -1  # of the subscriber
         self._site = site
         self._rate = rate
+        self._numbers = itertools.count(1)
         self._prefix = f"r{next(_rounds)}x{time.monotonic_ns():x}"
         self._tasks: set[asyncio.Task[None]] = set()
         self._socket: _Socket | None = None
@@ -123,9 +124,7 @@ class Load:
             await self._bound.wait()
 
     def _token(self, device: int) -> str:
-        return (
-            f"{self._prefix}.{len(self.calls) + len(self._tasks)}.{time.monotonic_ns():x}.{device}"
-        )
+        return f"{self._prefix}.{next(self._numbers)}.{device}"
 
     def _note(self, token: str, device: int, sent: int, outcome: Outcome, words: str = "") -> None:
         self.calls.append(Call(token, device, sent, time.monotonic_ns(), outcome, words))

@@ -30,8 +30,6 @@ class Marker(Driver):
 
     async def slow_mark(self, token: str, seconds: float) -> str:
         """A mark whose answer the device holds back for some time."""
-        answer = (
-            await self.send(f"HOLD {seconds} {token}", timeout=seconds + 5, retries=0)
-        ).decode()
+        answer = await self.send(f"HOLD {seconds} {token}", timeout=seconds + 5, retries=0)
         self["last_mark"] = token
-        return answer
+        return answer.decode()
