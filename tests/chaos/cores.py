@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -13,6 +14,8 @@ from pathlib import Path
 import psutil
 
 from placeos.local.process import base_environment, launcher
+
+HANG = Path(__file__).with_name("hang.py")
 
 
 class CoreProcess:
@@ -86,6 +89,15 @@ class CoreProcess:
         for process in self._stopped:
             with suppress(psutil.NoSuchProcess):
                 process.suspend()
+
+    def hang(self, seconds: float) -> subprocess.Popen[str]:
+        """Hold its main thread for some time; returns, once it is held, the program that does."""
+        command = [sys.executable, str(HANG), str(self.pid), f"{seconds:g}"]
+        helper = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert helper.stdout is not None
+        if helper.stdout.readline() != "held\n":
+            raise RuntimeError(f"the loop of {self.name} could not be held (see above)")
+        return helper
 
     def go_on(self) -> None:
         """Let everything that still exists run again."""

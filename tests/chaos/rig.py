@@ -11,8 +11,8 @@ import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -26,7 +26,7 @@ from placeos.local.engines import Engines, socket_folder, start_engines
 from placeos.local.folder import Folder
 from placeos.local.ports import Ports, is_free
 from placeos.local.services import Addresses, service_specs
-from placeos.local.supervisor import Supervisor
+from placeos.local.supervisor import Managed, Supervisor
 from placeos.store import Database, migrate
 from placeos.store.seed import ensure_first_user, new_api_key
 
@@ -108,6 +108,7 @@ class Rig:
         name: str,
         *,
         host: str = "127.0.0.1",
+        port: int = 0,
         engines: Engines | None = None,
         prefix: tuple[str, ...] = (),
         data: str = "",
@@ -118,7 +119,7 @@ class Rig:
         `engines` are where it finds them, `data` the name of another data folder, `key` under
         which it is kept here if not its identity (the same identity started twice).
         """
-        port = self._ports.setdefault(key or name, _free_port(host))
+        port = port or self._ports.setdefault(key or name, _free_port(host))
         addresses = msgspec.structs.replace(self._addresses, cores=(port,))
         found = service_specs(self._data, engines or self.engines, addresses)
         spec = next(one for one in found if one.name == "core-1")
@@ -135,6 +136,31 @@ class Rig:
         core.start(spec.argv)
         self.cores[key or name] = core
         return core
+
+    # -- engines
+
+    def engine(self, name: str) -> Managed:
+        """PostgreSQL, Redis, etcd, or a service, under supervision."""
+        return next(item for item in self.supervisor if item.name == name)
+
+    @contextmanager
+    def engine_stopped(self, name: str) -> Iterator[None]:
+        """An engine and all its processes stand still meanwhile."""
+        pid = self.engine(name).pid
+        if pid is None:
+            raise RigError(f"{name} does not run")
+        own = psutil.Process(pid)
+        family = [own, *own.children(recursive=True)]
+        for process in family:
+            process.suspend()
+        try:
+            yield
+        finally:
+            for process in family:
+                with suppress(psutil.NoSuchProcess):
+                    process.resume()
+
+    # -- what there is to control
 
     async def describe(self) -> None:
         """Repository, driver, modules and systems, through the REST API."""
@@ -219,7 +245,11 @@ class Rig:
             if time.monotonic() > deadline:
                 if fail:
                     shares = dict(self.shares())
-                    raise RigError(f"not within {within:g} s: {what}; devices by core: {shares}")
+                    gone = [key for key, core in self.cores.items() if not core.alive]
+                    raise RigError(
+                        f"not within {within:g} s: {what}; devices by core: {shares}; "
+                        f"cores that ended: {gone}"
+                    )
                 return False
             await asyncio.sleep(0.1)
         return True

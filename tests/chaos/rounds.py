@@ -36,7 +36,7 @@ class Result:
 
     phase: str
     verdict: Verdict
-    seconds: float
+    seconds: float  # from the act to the end
 
 
 async def observe(rig: Rig, phase: Phase, *, rate: float = 20.0) -> Result:

@@ -205,7 +205,8 @@ MUTATIONS = {
 def test_mutated_histories_fail(mutation: Mutation, seed: int) -> None:
     told = story(seed, devices=4)
     mutation(told, random.Random(seed))
-    assert MUTATIONS[mutation] in rules(told)
+    # Whose promise covers crashes, excuses values that were lost with one.
+    assert MUTATIONS[mutation] in rules(told, Promise(worst=3.0, calls_succeed=True))
 
 
 def line(seconds: float, connection: int, kind: Kind, text: str = "", device: int = 0) -> Event:
