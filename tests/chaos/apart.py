@@ -12,7 +12,7 @@ import rig as rigs
 from checker import Promise
 from faults import CRASH, MOVE, SETTLED, UNDISTURBED, all_connected, holds
 from line import Line, Proxy, Streams
-from netns import Namespace, Network, network
+from netns import WAYS, Namespace, Network, can, network
 from rig import Rig
 from rounds import Phase
 
@@ -55,11 +55,17 @@ class Apart:
             self.namespaces[name] = self.network.member()
             self.core(name)
 
-    def core(self, name: str) -> None:
-        """Start a core in its namespace."""
-        where = self.namespaces[name]
+    def core(self, name: str, *, data: str = "", key: str = "") -> None:
+        """Start a core in its namespace; see `Rig.core`."""
+        where = self.namespaces[key or name]
         self.rig.core(
-            name, host=where.address, port=PORT, engines=self._engines, prefix=where.prefix
+            name,
+            host=where.address,
+            port=PORT,
+            engines=self._engines,
+            prefix=where.prefix,
+            data=data,
+            key=key,
         )
 
     async def close(self) -> None:
@@ -107,6 +113,7 @@ async def running(folder: Path, *, modules: int, cores: int = 3) -> AsyncIterato
 # ---- faults
 
 CALLS_MAY_FAIL = Promise(worst=0.0)
+RECONNECT = 8.0  # seconds until a connection that was cut has been given up and made again
 
 
 def cut(
@@ -128,8 +135,36 @@ def cut(
 
     what = "all" if len(places) > len(ENGINES) else ", ".join(places)
     return [
-        Phase(f"cut off from {what} {seconds:g} s ({way})", promise, act, all_connected, SETTLED),
+        Phase(f"cut off from {what} ({way})", promise, act, all_connected, SETTLED, RECONNECT),
         Phase("after the cut", Promise(worst=MOVE.worst), again, holds(name), SETTLED),
+    ]
+
+
+def double_cut_off(apart: Apart, name: str, way: str, seconds: float = 15.0) -> list[Phase]:
+    """The same identity starts on a second data folder while the first cannot reach etcd."""
+    second = f"{name}-again"
+    apart.namespaces.setdefault(second, apart.network.member())
+
+    async def act(rig: Rig) -> None:
+        apart.namespaces[name].cut(apart.addresses(["etcd"]), way)
+        try:
+            apart.core(name, data=second, key=second)
+            await asyncio.sleep(seconds)
+        finally:
+            apart.namespaces[name].heal()
+
+    async def one_of_them(rig: Rig) -> None:
+        for key in (name, second):
+            rig.cores[key].terminate()
+            if not await asyncio.to_thread(rig.cores[key].wait, 10.0):
+                rig.cores[key].kill()
+        apart.core(name)
+
+    what = f"identity twice, the first cut off from etcd ({way})"
+    promise = Promise(worst=CRASH.worst)
+    return [
+        Phase(what, CRASH, act, all_connected, SETTLED, RECONNECT),
+        Phase("after the cut", promise, one_of_them, holds(name), SETTLED),
     ]
 
 
@@ -158,11 +193,23 @@ def half_open(apart: Apart, name: str, seconds: float = 15.0) -> list[Phase]:
         finally:
             apart.lines[name].swallow = False
 
-    return [Phase(f"half-open lines to {name}", UNDISTURBED, act, all_connected)]
+    what = f"half-open lines to {name}"
+    return [Phase(what, UNDISTURBED, act, all_connected, SETTLED, RECONNECT)]
 
 
-def cuts(apart: Apart, number: int, way: str) -> dict[str, list[Phase]]:
-    """All of them, for the core whose turn it is."""
+NETWORK_FAULTS = (
+    *("cut-etcd", "cut-redis", "cut-postgres", "cut-api", "cut-core", "cut-all"),
+    *("double-cut-off", "slow", "half-open-etcd", "half-open-redis"),
+)
+
+
+def phases(apart: Apart, fault: str, number: int) -> list[Phase]:
+    """Of one of NETWORK_FAULTS, for the core whose turn it is, in the way whose turn it is."""
+    ways = [way for way in WAYS if can(way)]
+    return _all(apart, number, ways[number % len(ways)])[fault]
+
+
+def _all(apart: Apart, number: int, way: str) -> dict[str, list[Phase]]:
     names = sorted(apart.namespaces)
     name = names[number % len(names)]
     other = names[(number + 1) % len(names)]
@@ -174,6 +221,7 @@ def cuts(apart: Apart, number: int, way: str) -> dict[str, list[Phase]]:
         "cut-api": cut(apart, name, ["api"], CALLS_MAY_FAIL, way, 15.0),
         "cut-core": cut(apart, name, [other], UNDISTURBED, way, 15.0),
         "cut-all": cut(apart, name, everything, CRASH, way, 20.0),
+        "double-cut-off": double_cut_off(apart, name, way),
         "slow": slow_lines(apart),
         "half-open-etcd": half_open(apart, "etcd"),
         "half-open-redis": half_open(apart, "redis"),

@@ -15,16 +15,21 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
+import apart
 import faults
+import netns
 import report
 from checker import Promise
 from rig import Rig, RigError, running
 from rounds import Phase, Result, observe
 
 Rounds = Callable[[int], list[Phase]]
+Phases = Callable[[str, int], list[Phase]]
+Platform = Callable[[Path], AbstractAsyncContextManager[tuple[Rig, Phases]]]
 CORES = 3
 
 FAULTS: dict[str, Rounds] = {
@@ -61,25 +66,45 @@ class Campaign:
         self.results: list[tuple[Result, Promise]] = []
         self.failures: list[str] = []
         self._folder = folder
+        self._platforms = itertools.count(1)
         self._rate = rate
 
-    async def run(self, chosen: dict[str, Rounds], modules: int, rounds: int) -> None:
-        """All faults in turn, so many times, on one platform; a new one after one that is lost."""
+    async def run(self, faults: list[str], modules: int, rounds: int) -> None:
+        """All faults in turn, so many times: first of cores and engines, then of networks."""
         task = asyncio.current_task()
         assert task is not None
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-        work = [(number, name) for number in range(rounds) for name in chosen]
-        place = itertools.count(1)
+        local = [name for name in faults if name in FAULTS]
+        far = [name for name in faults if name in apart.NETWORK_FAULTS]
+        if reason := far and netns.possible():
+            self._lost(f"{', '.join(far)}: {reason}")
+            far = []
+        await self._rounds(local, rounds, lambda folder: self._at_home(folder, modules))
+        await self._rounds(far, rounds, lambda folder: self._apart(folder, modules))
+
+    async def _rounds(self, names: list[str], rounds: int, platform: Platform) -> None:
+        """On one platform; on a new one after a round that could not be carried out."""
+        work = [(number, name) for number in range(rounds) for name in names]
         while work:
-            folder = self._folder / f"platform-{next(place)}"
+            folder = self._folder / f"platform-{next(self._platforms)}"
             try:
-                async with running(folder, modules=modules, cores=CORES) as rig:
+                async with platform(folder) as (rig, phases):
                     while work:
                         number, name = work.pop(0)
-                        await self._round(rig, name, chosen[name](number), number)
+                        await self._round(rig, name, phases(name, number), number)
             except* RigError as errors:
                 for error in errors.exceptions:
                     self._lost(f"{error}")
+
+    @asynccontextmanager
+    async def _at_home(self, folder: Path, modules: int) -> AsyncIterator[tuple[Rig, Phases]]:
+        async with running(folder, modules=modules, cores=CORES) as rig:
+            yield rig, lambda name, number: FAULTS[name](number)
+
+    @asynccontextmanager
+    async def _apart(self, folder: Path, modules: int) -> AsyncIterator[tuple[Rig, Phases]]:
+        async with apart.running(folder, modules=modules, cores=CORES) as far:
+            yield far.rig, lambda name, number: apart.phases(far, name, number)
 
     async def _round(self, rig: Rig, name: str, phases: list[Phase], number: int) -> None:
         await rig.balanced()
@@ -98,10 +123,9 @@ class Campaign:
         sys.stdout.flush()
 
 
-def _chosen(patterns: list[str]) -> Iterator[tuple[str, Rounds]]:
-    for name, made in FAULTS.items():
-        if any(fnmatch.fnmatch(name, pattern) for pattern in patterns):
-            yield name, made
+def _chosen(patterns: list[str]) -> list[str]:
+    names = (*FAULTS, *apart.NETWORK_FAULTS)
+    return [name for name in names if any(fnmatch.fnmatch(name, one) for one in patterns)]
 
 
 def _title(modules: int, rounds: int) -> str:
@@ -120,9 +144,9 @@ def main() -> None:
     parser.add_argument("--faults", nargs="*", default=["*"], metavar="PATTERN")
     parser.add_argument("--results", type=Path, default=Path(".chaos"), metavar="FOLDER")
     given = parser.parse_args()
-    chosen = dict(_chosen(given.faults))
+    chosen = _chosen(given.faults)
     if not chosen:
-        parser.error(f"no such fault; there are {', '.join(FAULTS)}")
+        parser.error(f"no such fault; there are {', '.join(_chosen(['*']))}")
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     folder = given.results / time.strftime("%Y%m%d-%H%M%S")

@@ -5,7 +5,7 @@ What it proves of a stretch of time, or refutes with the line that shows it:
 * no device had two writers: no connection came while another one was open, and no byte arrived on
   a connection after a younger one was opened;
 * every acknowledged call reached its device while it was under way, and none reached it twice;
-  what was said not to have run did not;
+  what was said not to have run did not, and what failed did not run later;
 * no module was without a writer for longer than promised, and all have one at the end;
 * the last value a subscriber was told is the last that was set.
 """
@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 
 from history import ENDS, SECOND, Call, Event, Kind, Outcome
 
+LATE = 1.0  # seconds after a call was given up, in which its command may still be under way
 QUIET = 2.5  # seconds without a line (modules beat each second) after which a writer counts as gone
 
 
@@ -225,13 +226,18 @@ def lost_or_repeated(events: Iterable[Event], calls: Iterable[Call]) -> list[Vio
                 between = f"{call.sent} and {call.answered}"
                 text = f"{call.token} was seen at {mark.at}, not between {between}"
                 found.append(Violation("out of time", mark.device, text))
+            elif mark.at > call.answered + LATE * SECOND:
+                seconds = (mark.at - call.answered) / SECOND
+                text = f"{call.token} was seen {seconds:.1f} s after it failed ({call.words})"
+                found.append(Violation("ran late", mark.device, text))
     for token, marks in seen.items():
         device = marks[0].device
         if len(marks) > 1:
             times = ", ".join(str(mark.at) for mark in marks)
             found.append(Violation("twice", device, f"{token} at {times}"))
         if token not in known:
-            found.append(Violation("unasked", device, f"{token} was not asked for in this time"))
+            text = f"{token} at {marks[0].at} was not asked for in this time: earlier, or never"
+            found.append(Violation("unasked", device, text))
     return found
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from checker import Promise
 from rig import Rig
@@ -214,7 +215,7 @@ def rolling(names: Sequence[str]) -> list[Phase]:
     async def act(rig: Rig) -> None:
         for name in names:
             await _end_and_start(rig, name)
-            await rig.until(holds(name), SETTLED, f"{name} has modules again")
+            await rig.until(partial(holds(name), rig), SETTLED, f"{name} has modules again")
 
     return [Phase("rolling restart of the cores", MOVE, act, all_connected)]
 

@@ -19,6 +19,19 @@ PLACES = {"api": 1, "devices": 2, "etcd": 11, "redis": 12, "postgres": 13}
 FIRST_CORE = 20
 WAYS = ("drop", "blackhole")
 
+_DROP = """
+table ip chaos {{
+  chain in {{
+    type filter hook input priority 0
+    ip saddr {{ {some} }} drop
+  }}
+  chain out {{
+    type filter hook output priority 0
+    ip daddr {{ {some} }} drop
+  }}
+}}
+"""
+
 
 def possible() -> str:
     """Why there can be no namespaces here; nothing if there can."""
@@ -57,11 +70,7 @@ class Namespace:
             _run(
                 *self.prefix,
                 *("nft", "-f", "-"),
-                text="table ip chaos {"
-                "chain in { type filter hook input priority 0; "
-                f"ip saddr {{ {some} }} drop; }}\n"
-                "chain out { type filter hook output priority 0; "
-                f"ip daddr {{ {some} }} drop; }} }}\n",
+                text=_DROP.format(some=some),
             )
             return
         for address in addresses:

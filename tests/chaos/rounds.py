@@ -28,6 +28,8 @@ class Phase:
     act: Callable[[Rig], Awaitable[None]]
     over: Callable[[Rig], bool] = lambda rig: True
     within: float = 40.0
+    rest: float = 0.0
+    """Seconds of load after the act, for what may take so long to be told (state in Redis)."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ async def observe(rig: Rig, phase: Phase, *, rate: float = 20.0) -> Result:
         await asyncio.sleep(BEFORE)
         await phase.act(rig)
         acted = time.monotonic()
+        await asyncio.sleep(phase.rest)
         await rig.until(
             lambda: phase.over(rig) and rig.calm(CALM), phase.within, phase.name, fail=False
         )

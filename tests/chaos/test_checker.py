@@ -134,6 +134,14 @@ def run_though_refused(told: Story, chance: random.Random) -> None:
     calls[number] = calls[number]._replace(outcome=Outcome.NOT_RUN)
 
 
+def run_later(told: Story, chance: random.Random) -> None:
+    events, calls, _ = told
+    token = events[place(events, chance, is_mark)].token
+    number = next(i for i, call in enumerate(calls) if call.token == token)
+    early = calls[number].sent - 2 * SECOND
+    calls[number] = calls[number]._replace(outcome=Outcome.FAILED, sent=early, answered=early)
+
+
 def another_device(told: Story, chance: random.Random) -> None:
     events, calls, _ = told
     token = events[place(events, chance, is_mark)].token
@@ -191,6 +199,7 @@ MUTATIONS = {
     lost_command: "lost",
     command_twice: "twice",
     run_though_refused: "ran all the same",
+    run_later: "ran late",
     another_device: "astray",
     before_it_was_asked: "out of time",
     unasked: "unasked",
