@@ -78,6 +78,7 @@ class Proxy:
         on_its_way: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(WAITING)
 
         async def arrive() -> None:
+            holes = False  # something was swallowed: when the line is whole again, it is reset
             while True:
                 due, data = await on_its_way.get()
                 await asyncio.sleep(due - loop.time())
@@ -85,9 +86,13 @@ class Proxy:
                     await asyncio.sleep(0.05)  # an end is not told before the line is whole again
                 if not data:
                     raise ConnectionResetError("the other end closed")
-                if not self.line.swallow:
-                    writer.write(data)
-                    await writer.drain()
+                if self.line.swallow:
+                    holes = True
+                    continue
+                if holes:
+                    raise ConnectionResetError("bytes were lost")
+                writer.write(data)
+                await writer.drain()
 
         arriving = asyncio.create_task(arrive())
         due = 0.0

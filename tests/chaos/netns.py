@@ -1,8 +1,8 @@
 """Networks for cores: a namespace for each, a bridge, and ways to cut them off. Needs root.
 
 Everything a core talks to has an address of its own on the bridge, so that it can be cut off from
-exactly one of them: by nftables, which drops in silence, or by a blackhole route, which refuses
-to send.
+exactly one of them: by nftables, which drops both ways and in silence, or by a blackhole route,
+which refuses to send while what comes is still heard.
 """
 
 from __future__ import annotations

@@ -32,7 +32,9 @@ async def kept(far: apart.Apart, *phases: Phase) -> None:
 
 
 async def test_a_core_is_cut_off_from_etcd(far: apart.Apart) -> None:
-    fault, _ = apart.cut(far, "core-1", ["etcd"], CRASH, "blackhole", SHORT)
+    # In silence, both ways: a blackhole route lets it hear the others, and nobody hear it.
+    way = "drop" if netns.can("drop") else "blackhole"
+    fault, _ = apart.cut(far, "core-1", ["etcd"], CRASH, way, SHORT)
     await kept(far, replace(fault, rest=0.0))
 
 

@@ -154,3 +154,16 @@ def test_dropping_all(make: Make) -> None:
             first.recv(100)
     written(devices, Kind.CUT, 2)
     assert not devices.log.open
+
+
+def test_the_log_knows_what_is_open(make: Make) -> None:
+    devices = make("accept")
+    with connect(devices) as first:
+        say(first, "HELLO 1")
+        with connect(devices) as second:
+            say(second, "HELLO 2")
+            written(devices, Kind.LINE, 2)
+            assert devices.log.pids == {0: 2}
+        written(devices, Kind.FIN)
+        assert devices.log.pids == {0: 1}
+        assert [event.connection for event in devices.log.begin(5)] == [1]

@@ -71,7 +71,9 @@ async def test_half_open_says_nothing_to_nobody() -> None:
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(streams[0].read(1), 0.3)
         line.swallow = False
-        await there_and_back(streams, b"y")
+        streams[1].write(b"the rest of what was lost in part")
+        with pytest.raises(ConnectionResetError):
+            await streams[0].read(1)
 
 
 needs_namespaces = pytest.mark.skipif(bool(netns.possible()), reason=netns.possible() or "")

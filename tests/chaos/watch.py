@@ -20,8 +20,8 @@ class DeviceLog:
         self._offset = 0
         self._rest = ""
         self._pending: list[Event] = []  # read, and not yet taken
-        self.open: dict[int, Event] = {}  # by device, the connection it has
-        self.pids: dict[int, int] = {}  # by device, of the process that said hello last
+        self.open: dict[int, Event] = {}  # by number: connections, in the order of their opening
+        self._pids: dict[int, int] = {}  # by number of an open one: of the process that said hello
         self.last_change = 0  # when a connection was last opened or ended
 
     def look(self) -> None:
@@ -46,18 +46,25 @@ class DeviceLog:
         self.take()
         return carried(self.open.values(), at)
 
+    @property
+    def pids(self) -> dict[int, int]:
+        """By device, the process that holds its youngest connection, once it has said hello."""
+        return {
+            event.device: self._pids[number]
+            for number, event in self.open.items()
+            if number in self._pids
+        }
+
     def _follow(self, event: Event) -> None:
         if event.kind is Kind.OPENED:
-            self.open[event.device] = event
+            self.open[event.connection] = event
             self.last_change = event.at
         elif event.kind in ENDS:
-            present = self.open.get(event.device)
-            if present is not None and present.connection == event.connection:
-                del self.open[event.device]
-                self.pids.pop(event.device, None)
+            if self.open.pop(event.connection, None) is not None:
                 self.last_change = event.at
+            self._pids.pop(event.connection, None)
         elif event.kind is Kind.LINE and event.text.startswith("HELLO "):
-            self.pids[event.device] = int(event.text.split()[1])
+            self._pids[event.connection] = int(event.text.split()[1])
 
 
 class Devices:
