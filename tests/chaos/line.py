@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from dataclasses import dataclass
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -94,20 +93,17 @@ class Proxy:
                 writer.write(data)
                 await writer.drain()
 
-        arriving = asyncio.create_task(arrive())
-        due = 0.0
-        try:
-            while True:
+        async def depart() -> None:
+            due = 0.0
+            data = b"-"
+            while data:
                 data = await _read(reader)
                 due = max(due, loop.time() + self.line.travel(self._chance))
                 await on_its_way.put((due, data))
-                if not data:
-                    break
-            await arriving
-        finally:
-            arriving.cancel()
-            with suppress(asyncio.CancelledError, OSError):
-                await arriving
+
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(depart())
+            tasks.create_task(arrive())  # ends with an error, whichever end closed
 
 
 async def _read(reader: asyncio.StreamReader) -> bytes:
