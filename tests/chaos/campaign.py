@@ -153,6 +153,8 @@ def main() -> None:
     campaign = Campaign(folder, given.rate)
     try:
         asyncio.run(campaign.run(chosen, given.modules, given.rounds))
+    except (asyncio.CancelledError, KeyboardInterrupt):
+        campaign.failures.append("it was stopped")
     finally:
         text = report.write(folder, campaign.results, _title(given.modules, given.rounds))
         sys.stdout.write(f"\n{text}\nAll of it is in {folder}\n")
