@@ -135,7 +135,15 @@ def cut(
 
     what = "all" if len(places) > len(ENGINES) else ", ".join(places)
     return [
-        Phase(f"cut off from {what} ({way})", promise, act, all_connected, SETTLED, RECONNECT),
+        Phase(
+            f"cut off from {what} ({way})",
+            promise,
+            act,
+            all_connected,
+            SETTLED,
+            hurt=(name,),
+            rest=RECONNECT,
+        ),
         Phase("after the cut", Promise(worst=MOVE.worst), again, holds(name), SETTLED),
     ]
 
@@ -163,7 +171,7 @@ def double_cut_off(apart: Apart, name: str, way: str, seconds: float = 15.0) -> 
     what = f"identity twice, the first cut off from etcd ({way})"
     promise = Promise(worst=CRASH.worst)
     return [
-        Phase(what, CRASH, act, all_connected, SETTLED, RECONNECT),
+        Phase(what, CRASH, act, all_connected, SETTLED, (name,), RECONNECT),
         Phase("after the cut", promise, one_of_them, holds(name), SETTLED),
     ]
 
@@ -194,7 +202,7 @@ def half_open(apart: Apart, name: str, seconds: float = 15.0) -> list[Phase]:
             apart.lines[name].swallow = False
 
     what = f"half-open lines to {name}"
-    return [Phase(what, UNDISTURBED, act, all_connected, SETTLED, RECONNECT)]
+    return [Phase(what, UNDISTURBED, act, all_connected, SETTLED, rest=RECONNECT)]
 
 
 NETWORK_FAULTS = (

@@ -6,7 +6,8 @@ What it proves of a stretch of time, or refutes with the line that shows it:
   a connection after a younger one was opened;
 * every acknowledged call reached its device while it was under way, and none reached it twice;
   what was said not to have run did not, and what failed did not run later;
-* no module was without a writer for longer than promised, and all have one at the end;
+* no module was without a writer for longer than promised, and all have one at the end; those
+  that the fault does not concern always had one;
 * the last value a subscriber was told is the last that was set.
 """
 
@@ -122,7 +123,8 @@ def check(
     """Judge what happened between `start` and `end`.
 
     `events` begins with the connections that were open at `start` (`history.carried`). All
-    calls are answered. `told` is the last mark each module's subscribers were told of.
+    calls are answered. `told` is the last mark each module's subscribers were told of. Devices
+    that are `spared` have nothing to do with the fault: they are promised not to notice it.
     """
     calls = list(calls)
     by_device: dict[int, list[Event]] = {device: [] for device in devices}
@@ -136,6 +138,7 @@ def check(
     crashes = () if promise.calls_succeed else verdict.outages
     verdict.violations += missed_values(by_device, calls, told or {}, crashes)
     verdict.violations += broken(promise, verdict, calls)
+    verdict.violations += disturbed(verdict.outages, frozenset(spared))
     verdict.outcomes.update(str(call.outcome) for call in calls)
     verdict.slowest_call = max(((one.answered - one.sent) / SECOND for one in calls), default=0.0)
     return verdict
@@ -270,6 +273,15 @@ def missed_values(
             text = f"told {last!r} at last, but {marks[settled[-1]].token!r} was acknowledged"
             found.append(Violation("final value missed", device, text))
     return found
+
+
+def disturbed(outages: Iterable[Outage], spared: frozenset[int]) -> list[Violation]:
+    """Outages of those whom the fault does not concern."""
+    return [
+        Violation("disturbed", outage.device, f"{outage.seconds:.2f} s without a writer")
+        for outage in outages
+        if outage.device in spared
+    ]
 
 
 def broken(promise: Promise, verdict: Verdict, calls: Iterable[Call]) -> list[Violation]:

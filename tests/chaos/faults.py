@@ -56,7 +56,7 @@ def leave(name: str) -> Phase:
     def over(rig: Rig) -> bool:
         return not rig.cores[name].alive and holds_none(name)(rig)
 
-    return Phase("SIGTERM drain", MOVE, act, over)
+    return Phase("SIGTERM drain", MOVE, act, over, hurt=(name,))
 
 
 def kill(*names: str) -> list[Phase]:
@@ -67,7 +67,7 @@ def kill(*names: str) -> list[Phase]:
             rig.cores[name].kill()
 
     what = "kill -9" if len(names) == 1 else f"kill -9 of {len(names)} at once"
-    return [Phase(what, CRASH, act, holds_none(*names)), back(*names)]
+    return [Phase(what, CRASH, act, holds_none(*names), hurt=names), back(*names)]
 
 
 def drain(name: str) -> list[Phase]:
@@ -106,7 +106,7 @@ def restart(name: str) -> list[Phase]:
         await asyncio.to_thread(rig.cores[name].wait, 5.0)
         rig.core(name)
 
-    return [Phase("restart, same identity", CRASH, act, holds(name), SETTLED)]
+    return [Phase("restart, same identity", CRASH, act, holds(name), SETTLED, hurt=(name,))]
 
 
 def join(name: str) -> list[Phase]:
@@ -169,7 +169,7 @@ def double(name: str, seconds: float = 3 * TTL) -> list[Phase]:
         await _end_and_start(rig, name)
 
     return [
-        Phase("identity twice, the first frozen", CRASH, act, all_connected),
+        Phase("identity twice, the first frozen", CRASH, act, all_connected, hurt=(name,)),
         Phase("return", Promise(worst=CRASH.worst), one_of_them, holds(name), SETTLED),
     ]
 
@@ -184,7 +184,8 @@ def crash_loop(name: str, times: int = 3, every: float = 10.0) -> list[Phase]:
             rig.core(name)
             await asyncio.sleep(every)
 
-    return [Phase(f"crash every {every:g} s", CRASH, act, holds(name), 6 * SETTLED)]
+    what = f"crash every {every:g} s"
+    return [Phase(what, CRASH, act, holds(name), 6 * SETTLED, hurt=(name,))]
 
 
 def power_cut() -> list[Phase]:
@@ -243,7 +244,7 @@ def engine_killed(name: str) -> list[Phase]:
 def restart_without_etcd(name: str, seconds: float = 5 * TTL) -> list[Phase]:
     """While etcd is away a core is killed and started again: the others go on.
 
-    Its own modules wait for etcd; how long the others were without a writer is in the verdict.
+    Its own modules wait for etcd.
     """
 
     async def act(rig: Rig) -> None:
@@ -255,7 +256,8 @@ def restart_without_etcd(name: str, seconds: float = 5 * TTL) -> list[Phase]:
             await asyncio.sleep(seconds - TTL)
 
     promise = Promise(worst=seconds + CRASH.worst)
-    return [Phase("a core restarts without etcd", promise, act, holds(name), SETTLED)]
+    what = "a core restarts without etcd"
+    return [Phase(what, promise, act, holds(name), SETTLED, hurt=(name,))]
 
 
 async def _end_and_start(rig: Rig, name: str) -> None:

@@ -11,7 +11,7 @@ import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
@@ -210,6 +210,11 @@ class Rig:
         for pid in self.devices.log.pids.values():
             counts[self.owner(pid)] += 1
         return counts
+
+    def devices_of_others(self, names: Sequence[str]) -> list[int]:
+        """The devices that cores other than these hold."""
+        pids = self.devices.log.pids
+        return [device for device, pid in pids.items() if self.owner(pid) not in names]
 
     def owner(self, pid: int) -> str:
         """The core that a driver process belongs (or belonged) to."""

@@ -28,6 +28,8 @@ class Phase:
     act: Callable[[Rig], Awaitable[None]]
     over: Callable[[Rig], bool] = lambda rig: True
     within: float = 40.0
+    hurt: tuple[str, ...] = ()
+    """The cores that are hurt, if only their modules may notice."""
     rest: float = 0.0
     """Seconds of load after the act, for what may take so long to be told (state in Redis)."""
 
@@ -46,6 +48,7 @@ async def observe(rig: Rig, phase: Phase, *, rate: float = 20.0) -> Result:
     async with load.running(rig.site, rate=rate) as loading:
         start = time.monotonic_ns()
         events = rig.devices.log.begin(start)
+        spared = rig.devices_of_others(phase.hurt) if phase.hurt else ()
         await asyncio.sleep(BEFORE)
         await phase.act(rig)
         acted = time.monotonic()
@@ -63,5 +66,6 @@ async def observe(rig: Rig, phase: Phase, *, rate: float = 20.0) -> Result:
         start=start,
         end=end,
         promise=phase.promise,
+        spared=spared,
     )
     return Result(phase.name, verdict, time.monotonic() - acted)

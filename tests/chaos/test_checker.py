@@ -277,3 +277,12 @@ def test_the_log_is_read_as_it_was_written() -> None:
     events = parse(text)
     assert [event.token for event in events] == ["", "x", "", ""]
     assert carried(events, 9) == [Event(9, 0, 1, Kind.OPENED, "127.0.0.1:1")]
+
+
+def test_whom_a_fault_does_not_concern_must_not_notice_it() -> None:
+    events = [line(0, 1, Kind.OPENED), line(1, 1, Kind.FIN), line(1.1, 2, Kind.OPENED)]
+    events += [line(1.1, 2, Kind.LINE, "HELLO 1"), line(0, 3, Kind.OPENED, device=1)]
+    events += [line(1.1, 3, Kind.LINE, "BEAT", device=1)]
+    for spared, rules_broken in ([0], {"disturbed"}), ([1], set()):
+        verdict = check(events, devices=[0, 1], start=START, end=at(2), spared=spared)
+        assert set(verdict.rules()) == rules_broken
