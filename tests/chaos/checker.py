@@ -119,6 +119,7 @@ def check(
     start: int,
     end: int,
     promise: Promise = Promise(),
+    spared: Iterable[int] = (),
 ) -> Verdict:
     """Judge what happened between `start` and `end`.
 

@@ -93,7 +93,7 @@ def freeze(name: str, *, alone: bool = False, seconds: float = 3 * TTL) -> list[
 
     what = f"SIGSTOP {seconds:g} s{' of the core alone' if alone else ''}"
     return [
-        Phase(what, CRASH, act, all_connected),
+        Phase(what, CRASH, act, all_connected, hurt=(name,)),
         Phase("return", MOVE, again, holds(name), SETTLED),
     ]
 
