@@ -2,7 +2,7 @@
 # may lie in a folder with a space in its name.
 
 .DEFAULT_GOAL := help
-.PHONY: help up setup test test-long test-setup lint format bench lock clean
+.PHONY: help up setup test test-long chaos test-setup lint format bench lock clean
 SHELL := /bin/sh
 
 # Any Python from 3.11 on; override with make PYTHON=/path/to/python3
@@ -19,8 +19,8 @@ SOURCES = src tests drivers bench requirements
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
 
-up: setup ## Run the whole platform here; options: make up ARGS="--port 9000 --cores 3"
-	@exec $(BIN)/placeos up $(ARGS)
+up: setup ## Run the whole platform here; options: make up CORES=3 ARGS="--port 9000"
+	@$(if $(CORES),PLACEOS_CORES=$(CORES)) exec $(BIN)/placeos up $(ARGS)
 
 setup: ## Make .venv with everything that `placeos up` needs
 	$(INSTALL) local
@@ -33,6 +33,9 @@ test: test-setup ## Run all tests; options: make test ARGS="-k queue"
 
 test-long: test-setup ## Run the long fault tests too
 	@$(BIN)/pytest -m "long or not long" $(ARGS)
+
+chaos: test-setup ## Hurt a cluster and judge it by its devices: make chaos ROUNDS=1 MODULES=100 ARGS="--faults kill"
+	@$(BIN)/python tests/chaos/campaign.py --rounds $(or $(ROUNDS),20) --modules $(or $(MODULES),1000) $(ARGS)
 
 lint: test-setup ## Check style, types and import rules
 	@$(BIN)/ruff check $(wildcard $(SOURCES))

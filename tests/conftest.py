@@ -26,6 +26,7 @@ settings.register_profile("no clock", deadline=None, suppress_health_check=[Heal
 settings.load_profile("no clock")
 
 _TEMPLATE = "template_platform"
+_ALONE = ("tests/acceptance/", "tests/chaos/test_chaos.py", "tests/chaos/test_cut.py")
 _numbers = itertools.count(1)
 
 
@@ -34,7 +35,7 @@ class AcceptanceTogether(LoadScopeScheduling):  # type: ignore[misc]
     they share it, and what they promise of its speed is promised of a machine of its own."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return "acceptance" if nodeid.startswith("tests/acceptance/") else nodeid
+        return "acceptance" if nodeid.startswith(_ALONE) else nodeid
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> AcceptanceTogether:
