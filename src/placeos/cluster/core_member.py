@@ -113,8 +113,7 @@ class CoreMember:
         finally:
             self._stopping = True
             self._poke()
-            while thread.is_alive():  # it wakes within one attempt
-                await asyncio.sleep(0.01)
+            await asyncio.shield(asyncio.to_thread(thread.join))  # it wakes within one attempt
 
     def settle(self, view: str) -> None:
         """Nothing runs here but what the view of this name gives to this core."""
@@ -256,9 +255,7 @@ class CoreMember:
         if own is None or own.lease == self.lease:
             return found
         live = tuple(one for one in found.seen.live if one.identity != self.memory.identity)
-        return msgspec.structs.replace(
-            found, seen=msgspec.structs.replace(found.seen, live=live)
-        )
+        return msgspec.structs.replace(found, seen=msgspec.structs.replace(found.seen, live=live))
 
     async def _take(self, found: Reading, sent: float) -> None:
         before = self.memory

@@ -80,6 +80,8 @@ class Memory(msgspec.Struct, frozen=True):
     identity: str
     incarnation: str
     epoch: str
+    first: int = 1
+    """Number of a view that follows none: greater than any that was given before."""
     progress: int = 0
     """The greatest progress of any view known: read, or told by PostgreSQL at the start."""
     past: tuple[Past, ...] = ()
@@ -195,9 +197,7 @@ def to_ask(memory: Memory) -> frozenset[tuple[str, str]]:
     if memory.view is None:
         return frozenset()
     others = {(one.identity, one.incarnation) for one in memory.view.members} | {
-        (one.identity, one.incarnation)
-        for one in memory.view.base
-        if one.fate in ("", "lost")
+        (one.identity, one.incarnation) for one in memory.view.base if one.fate in ("", "lost")
     }
     return frozenset(others - {(memory.identity, memory.incarnation)})
 
@@ -221,9 +221,7 @@ def extended(asked: float, renewed: float, timing: Timing) -> float:
 # -- deciding -----------------------------------------------------------------------------------
 
 
-def decide(
-    memory: Memory, seen: Seen, now: float, timing: Timing, *, settled: bool
-) -> Act | None:
+def decide(memory: Memory, seen: Seen, now: float, timing: Timing, *, settled: bool) -> Act | None:
     """The next thing to write, after `take`; then read again.
 
     `settled`: nothing runs here but what the newest view gives to this core.
@@ -275,8 +273,7 @@ def vouched(memory: Memory, view: View, now: float, timing: Timing) -> bool:
     witness = any(past.fate == "" for past in view.base)
     since = dict(memory.lost)
     return all(
-        not past.standalone
-        and (witness or since.get(past.incarnation, now) + timing.limit <= now)
+        not past.standalone and (witness or since.get(past.incarnation, now) + timing.limit <= now)
         for past in view.base
         if past.fate == "lost"
     )
@@ -325,7 +322,7 @@ def successor(memory: Memory, seen: Seen, now: float, timing: Timing) -> View | 
         base = _fates(memory.view.base, seen)
         return _next(memory, memory.view, number, members(seen.live), base)
     if _may_begin(memory, seen, now, timing):
-        return _next(memory, None, number, members(seen.live), ())
+        return _next(memory, None, max(number, memory.first), members(seen.live), ())
     return None
 
 
@@ -349,10 +346,11 @@ def _may_begin(memory: Memory, seen: Seen, now: float, timing: Timing) -> bool:
     """Whether a core that knows no view may write one: nothing ever ran, or nothing can."""
     if memory.progress == 0 and seen.view is None:
         return True
-    if memory.view is None and memory.past:
-        if all(past.fate in ("left", "dead") for past in _fates(memory.past, seen)):
-            return True
-    return "*" in seen.asserted or (memory.amiss is not None and memory.amiss + timing.limit <= now)
+    past = _fates(memory.past, seen) if memory.view is None else ()
+    if past and all(one.fate in ("left", "dead") for one in past):
+        return True
+    waited = memory.amiss is not None and memory.amiss + timing.limit <= now
+    return waited or "*" in seen.asserted
 
 
 def _next(

@@ -49,9 +49,7 @@ def read(listing: Listing) -> Reading:
         for key, item in sorted(keys.items())
         if key.startswith(RELEASED)
     )
-    asserted = tuple(
-        key.removeprefix(ASSERTED) for key in sorted(keys) if key.startswith(ASSERTED)
-    )
+    asserted = tuple(key.removeprefix(ASSERTED) for key in sorted(keys) if key.startswith(ASSERTED))
     view = _decode(item.value, View) if item is not None else None
     return Reading(Seen(view, live, released, asserted), keys, registrations)
 
@@ -61,7 +59,7 @@ def comparisons(write: Write, reading: Reading) -> list[Compare]:
     is or was concerned its very registration, or that there is none."""
     view = write.view
     concerned = {one.identity for one in write.seen.live}
-    concerned |= {one.identity for one in (*view.members, *view.base)}
+    concerned |= {one.identity for one in view.members} | {past.identity for past in view.base}
     if write.seen.view is not None:
         concerned |= {one.identity for one in write.seen.view.members}
     return [

@@ -15,8 +15,7 @@ from placeos.cluster import view as views
 from placeos.cluster.etcd import Etcd, EtcdAccess
 from placeos.cluster.logs import Logs
 from placeos.cluster.peers import Peer
-from placeos.cluster.registry import Registry
-from placeos.cluster.registry import NodeInfo
+from placeos.cluster.registry import NodeInfo, Registry
 from placeos.wire.errors import CallError, Failure
 from placeos.wire.frame import Command, Header
 from placeos.wire.link import Link, OnReply, wait_for_answer

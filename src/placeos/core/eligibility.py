@@ -7,10 +7,10 @@ import asyncio
 import logging
 from typing import Final
 
+from placeos.core.jobs import JobCancelled
 from placeos.core.node import Node, Parts
 from placeos.core.process.environments import Environments
 from placeos.driver.environment import EnvironmentProblem
-from placeos.core.jobs import JobCancelled
 
 log = logging.getLogger("placeos.core")
 
@@ -34,7 +34,7 @@ class Preparation:
         try:
             async with asyncio.timeout(PATIENCE):
                 while self._missing():
-                    await asyncio.sleep(LOOK)
+                    await asyncio.sleep(LOOK)  # noqa: ASYNC110 - three parts would have to tell
                 await asyncio.gather(*map(self._build, self._used() & set(self._node.versions)))
         except TimeoutError:
             log.warning("not all drivers are prepared", extra={"missing": sorted(self._missing())})

@@ -248,9 +248,7 @@ class Executor:
         if instance.problem is not None:
             await self._pause(module, instance)
 
-    def _step_over(
-        self, module: str, instance: Instance, job: _Job, _: asyncio.Task[None]
-    ) -> None:
+    def _step_over(self, module: str, instance: Instance, job: _Job, _: asyncio.Task[None]) -> None:
         job.close()  # it never began if it was cancelled at once
         instance.busy = False
         instance.step = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -13,10 +14,10 @@ import msgspec
 from placeos.cluster import handover
 from placeos.cluster.access import EtcdAccess
 from placeos.cluster.core_member import CoreMember, Duties
-from placeos.cluster.handover import Memory, Timing
+from placeos.cluster.handover import Memory, Timing, Wish
 from placeos.cluster.registry import Registration
 from placeos.cluster.routing import Router
-from placeos.cluster.view import View
+from placeos.cluster.view import Past, View
 from placeos.core.process.fence import Fence
 from placeos.store import Database, Unavailable
 from placeos.store.installation import Installation, installation, record
@@ -71,6 +72,7 @@ class Participation:
         self._unrecorded: View | None = None
         self._record = asyncio.Event()
         self._incarnation = ""
+        self._wish: Wish = "preparing"
         self.changed = asyncio.Event()
         """Set at every change of the view."""
 
@@ -78,6 +80,11 @@ class Participation:
     def member(self) -> CoreMember | None:
         """The thread's end of it; None until it was begun."""
         return self._member
+
+    @property
+    def lost(self) -> bool:
+        """Whether this core may run nothing any more."""
+        return self._lost is not None and self._lost.done()
 
     @property
     def lease(self) -> int:
@@ -91,13 +98,7 @@ class Participation:
         member = self._member = CoreMember(
             self._access,
             registration=registration,
-            memory=Memory(
-                self._identity,
-                registration.incarnation,
-                known.epoch,
-                known.progress,
-                _past(known),
-            ),
+            memory=self._memory(known),
             timing=self._timing,
             duties=Duties(
                 extend=self._fence.extend,
@@ -107,6 +108,7 @@ class Participation:
                 ended=self._ended,
             ),
         )
+        member.wish(self._wish)
         self._recorded = known.progress
         self._lost = asyncio.get_running_loop().create_future()
         async with asyncio.TaskGroup() as tasks:
@@ -121,15 +123,20 @@ class Participation:
 
     def ready(self, *, held: bool) -> None:
         """Modules may come; `held`: only if nobody else can take them."""
-        if self._member is not None:
-            self._member.wish("held" if held else "ready")
+        self._want("held" if held else "ready")
+
+    def _want(self, wish: Wish) -> None:
+        if self._wish != "draining":
+            self._wish = wish
+            if self._member is not None:
+                self._member.wish(wish)
 
     async def drain(self) -> bool:
         """Hand over to the others, and wait until all that could be is. Whether it was."""
         member = self._member
         if member is None:
             return True
-        member.wish("draining")
+        self._want("draining")
         try:
             async with asyncio.timeout(DRAIN):
                 while not self._relieved(member):
@@ -217,7 +224,17 @@ class Participation:
 
     async def _known(self) -> Memory:
         known = await installation(self._database, secrets.token_hex(8))
-        return Memory(self._identity, self._incarnation, known.epoch, known.progress, _past(known))
+        return self._memory(known)
+
+    def _memory(self, known: Installation) -> Memory:
+        return Memory(
+            self._identity,
+            self._incarnation,
+            known.epoch,
+            first=int(time.time()),  # Redis knows the numbers of an installation before this one
+            progress=known.progress,
+            past=_past(known),
+        )
 
     async def _keep_record(self) -> None:
         while True:
@@ -239,7 +256,7 @@ class Participation:
         return True
 
 
-def _past(known: Installation) -> tuple[handover.Past, ...]:
+def _past(known: Installation) -> tuple[Past, ...]:
     try:
         return msgspec.json.decode(known.view, type=View).base if known.view else ()
     except msgspec.MsgspecError as error:

@@ -7,6 +7,7 @@ import functools
 import logging
 import os
 import resource
+import sys
 from contextlib import AsyncExitStack, suppress
 from typing import Final
 
@@ -14,16 +15,19 @@ from redis.asyncio import Redis
 
 from placeos import __version__
 from placeos.cluster.etcd import Etcd
+from placeos.cluster.handover import Timing
 from placeos.cluster.leader import Election
-from placeos.cluster.membership import Membership, ViewKeeper, new_incarnation
+from placeos.cluster.membership import new_incarnation
 from placeos.cluster.registry import Registration, Registry
 from placeos.cluster.routing import Router
+from placeos.cluster.view import View
 from placeos.config import Config
 from placeos.core.calls import Switch
 from placeos.core.configuration import Configuration
 from placeos.core.data_folder import DataFolder
 from placeos.core.desired import Change, lookup_table
 from placeos.core.drivers import Drivers
+from placeos.core.eligibility import Preparation
 from placeos.core.executor import Executor
 from placeos.core.files.catalogue import Catalogue
 from placeos.core.files.git import Git
@@ -35,7 +39,9 @@ from placeos.core.leadership import Leadership
 from placeos.core.listener import DebugLog, Listener
 from placeos.core.lookups import LookupWriter
 from placeos.core.node import Node, Parts
+from placeos.core.participation import Lost, Participation
 from placeos.core.process.environments import Environments
+from placeos.core.process.fence import Fence
 from placeos.core.process.isolation import Isolation
 from placeos.core.process.limits import load as load_limits
 from placeos.core.process.meter import Meter
@@ -60,7 +66,9 @@ log = logging.getLogger("placeos.core")
 FILES: Final = 16_384  # that a process should be allowed: ten thousand devices, and room
 
 _PR_SET_DUMPABLE = 4
+LOST: Final = 3  # exit status of a core whose lease ended: it is to be started anew
 LAST_WRITE = 0.3  # seconds for the last state when stopping
+LEAVE = 2.0  # seconds to tell the others that this core leaves
 
 
 class Core:
@@ -72,6 +80,7 @@ class Core:
         *,
         incarnation: str,
         folder: DataFolder,
+        fence: Fence,
         output: Output,
         isolation: Isolation,
         database: Database,
@@ -81,11 +90,12 @@ class Core:
         secret = config.secret("cluster_secret")
         self._config = config
         self._incarnation = incarnation
-        self._predecessor = folder.predecessor
+        self._folder = folder
+        self.fence = fence
         self._secret = secret
         self._etcd = etcd
         self.jobs = Jobs()
-        self.node = Node(config.identity, incarnation)
+        self.node = Node(config.identity, self._settle)
         self.supervision = Supervision(self.node, config.identity)
         self.registry = Registry(etcd)
         self.router = Router(
@@ -100,16 +110,27 @@ class Core:
         )
         on_other_server(redis, self._redis_reconnected)
         self.parts = self._build(config, folder, output, isolation, database, redis, lookups)
-        self.membership: Membership | None = None
-        self.election = Election(etcd, DUTY, config.identity, lease=self._lease)
+        self.participation = Participation(
+            database,
+            self.router,
+            fence,
+            access=config.etcd,
+            timing=Timing(ttl=config.cluster_ttl, limit=config.fail_safe),
+            identity=config.identity,
+            on_change=self.node.take,
+        )
+        self.election = Election(
+            etcd, DUTY, config.identity, lease=lambda: self.participation.lease
+        )
         self.housekeeping = Housekeeping(
             redis,
             database,
             Leadership(redis, self.election),
-            view=lambda: self.registry.view,
+            view=self._completed_view,
             live=lambda: (one.incarnation for one in self.registry.nodes("core").values()),
         )
         self.node.connect(self.parts)
+        self._preparation = Preparation(self.node, self.parts, self._environments)
         self.registry.listeners.append(self.housekeeping.members_changed)
         self.supervision.connect(self.parts)
         self.watchdog = Watchdog(
@@ -146,6 +167,7 @@ class Core:
         reports = Reports(database)
         state = StateWriter(redis, self._incarnation)
         state.on_rewrite = lambda: self.parts.lookups.rewrite()
+        state.on_fenced = node.touch
         debug = DebugLog(switch)
         packages = Packages(
             index=config.packages_index,
@@ -153,17 +175,17 @@ class Core:
             offline=config.packages_offline,
             from_source=config.packages_from_source,
         )
-        environments = Environments(folder.environments, packages, self.jobs)
+        environments = self._environments = Environments(folder.environments, packages, self.jobs)
         processes = Processes(
             output,
             self.supervision,
             environments,
             isolation=isolation,
             inherit=(folder.descriptor,),
+            fence=self.fence,
         )
         return Parts(
             configuration=configuration,
-            registry=self.registry,
             processes=processes,
             repositories=self._repositories(folder, database, configuration, reports, processes),
             switch=switch,
@@ -231,8 +253,12 @@ class Core:
         self.catalogue = Catalogue(repositories, git, inspection)
         return repositories
 
-    def _lease(self) -> int:
-        return self.membership.lease if self.membership is not None else 0
+    def _completed_view(self) -> View | None:
+        view = self.registry.view
+        return view if view is not None and view.completed else None
+
+    def _settle(self, view: str) -> None:
+        self.participation.settle(view)
 
     def _configuration_changed(self, changes: set[Change]) -> None:
         self.node.configuration_changed(changes)
@@ -258,6 +284,7 @@ class Core:
                 Command.JOBS: self.jobs.answer_list,
                 Command.CANCEL_JOB: self.jobs.answer_cancel,
                 Command.REPOSITORY: self.catalogue.answer,
+                Command.GO_ON: self.participation.answer,
             },
         )
         async with listener, asyncio.TaskGroup() as tasks:
@@ -280,7 +307,8 @@ class Core:
                     ("node", self.node.run()),
                     ("election", self.election.run()),
                     ("housekeeping", self.housekeeping.run()),
-                    ("membership", self._membership(listener.port, tasks)),
+                    ("participation", self._take_part(listener.port)),
+                    ("eligibility", self._become_eligible()),
                 )
             ]
             log.info("core started", extra={"port": listener.port})
@@ -291,32 +319,46 @@ class Core:
                 for task in running:
                     task.cancel()
 
-    async def _membership(self, port: int, tasks: asyncio.TaskGroup) -> None:
+    async def _take_part(self, port: int) -> None:
         """Register once the configuration is known: until then nothing can be served."""
         await self.parts.configuration.loaded.wait()
         self.parts.lookups.touch(self.parts.configuration.systems)
         config = self._config
-        membership = self.membership = Membership(
-            self._etcd,
-            service="core",
-            identity=config.identity,
-            registration=Registration(
-                incarnation=self._incarnation,
+        await self.participation.run(
+            Registration(
+                incarnation=self._folder.life.incarnation,
                 address=f"{_advertised(config.listen[0])}:{port}",
                 version=__version__,
                 zone=config.zone,
-            ),
-            predecessor=self._predecessor,
+                wish="preparing",
+                standalone=config.standalone,
+                dead=self._folder.dead,
+            )
         )
-        keeper = ViewKeeper(self._etcd, self.registry, membership)
-        tasks.create_task(keeper.run(), name="core: views")
-        await membership.run()
+
+    async def _become_eligible(self) -> None:
+        """Take modules when what they need is here; after a bad end only if nobody else can."""
+        await self._preparation.done()
+        if seconds := self._folder.hold:
+            log.info("held back after an unclean end", extra={"seconds": seconds})
+            self.participation.ready(held=True)
+            await asyncio.sleep(seconds)
+        self.participation.ready(held=False)
 
     async def _stop(self) -> None:
-        """In order: no new work, modules and processes, the last state."""
+        """In order: hand over, no new work, modules and processes, the last state, leave."""
         log.info("stopping")
+        lost = self.participation.lost
+        if not lost:
+            await self.participation.drain()
         await self.parts.executor.close()
         await self.parts.state.flush(LAST_WRITE)
+        self.fence.close()
+        if lost:  # whatever it is that others do by now, nobody asks this core any more
+            return
+        self._folder.ended()
+        if not await self.participation.leave(LEAVE):
+            log.info("left without saying so")
 
 
 async def main(config: Config) -> None:
@@ -328,6 +370,8 @@ async def main(config: Config) -> None:
     async with AsyncExitStack() as stack:
         folder = DataFolder(config.data / "core" / config.identity, incarnation)
         await stack.enter_async_context(folder)
+        fence = Fence()
+        stack.callback(fence.close)
         output = Output()
         stack.callback(output.close)
         limits = load_limits(os.environ)
@@ -344,13 +388,18 @@ async def main(config: Config) -> None:
             config,
             incarnation=incarnation,
             folder=folder,
+            fence=fence,
             output=output,
             isolation=isolation,
             database=database,
             redis=redis,
             etcd=etcd,
         )
-        await core.run()
+        try:
+            await core.run()
+        except* Lost as error:
+            log.critical("this core has lost its place", extra={"reason": str(error.exceptions[0])})
+            sys.exit(LOST)
 
 
 def _advertised(host: str) -> str:

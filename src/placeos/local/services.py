@@ -17,7 +17,13 @@ from placeos.local.ports import Ports
 from placeos.local.process import Kind, ProcessSpec
 
 HOST = "127.0.0.1"
-CORE_OPTIONS = ("PLACEOS_PACKAGES_", "PLACEOS_DRIVER_", "PLACEOS_GIT_")
+CORE_OPTIONS = (
+    "PLACEOS_PACKAGES_",
+    "PLACEOS_DRIVER_",
+    "PLACEOS_GIT_",
+    "PLACEOS_CLUSTER_",
+    "PLACEOS_FAIL_",
+)
 """Beginnings of variables that `placeos up` hands on to its cores as they are."""
 
 
@@ -51,6 +57,7 @@ def service_specs(folder: Folder, engines: Engines, addresses: Addresses) -> lis
                 engines,
                 listen=port,
                 questions=[partial(probe.tcp, HOST, port)],
+                PLACEOS_STANDALONE="true" if len(addresses.cores) == 1 else "false",
             )
             for number, port in enumerate(addresses.cores, start=1)
         ),
@@ -107,6 +114,7 @@ def _spec(
     listen: int,
     control: int = 0,
     questions: Sequence[partial[probe.Answer]],
+    **more: str,
 ) -> ProcessSpec:
     async def ready() -> bool:
         return all([await question() for question in questions])
@@ -118,6 +126,7 @@ def _spec(
         env={
             **environment(name, folder, engines, listen=listen, control=control),
             **(core_options(os.environ) if part == "core" else {}),
+            **more,
         },
         cwd=Path(folder.of(name)),
         ready=ready,

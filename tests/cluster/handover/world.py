@@ -247,7 +247,7 @@ def begin(world: World, place: int, *, proof: bool = False) -> World:
     name = NAMES[place]
     incarnation = f"{name}{node.starts}"
     earlier = tuple(f"{name}{number}" for number in range(node.starts)) if proof else ()
-    memory = Memory(name, incarnation, EPOCH, world.known, world.past)
+    memory = Memory(name, incarnation, EPOCH, progress=world.known, past=world.past)
     fresh = Node(starts=node.starts + 1, dead=earlier, memory=memory, cut=node.cut)
     return put(world, place, fresh)
 
@@ -301,9 +301,11 @@ def effect(world: World, place: int) -> World:
     ttl = int(TIMING.ttl)
     live = {one.identity: (one, left) for one, left in world.etcd.live}
     present = live.get(memory.identity)
-    if present is None or present[0].incarnation in node.dead:
-        live[memory.identity] = (me, ttl)
-    elif present[0].incarnation == memory.incarnation:
+    if (
+        present is None
+        or present[0].incarnation in node.dead
+        or present[0].incarnation == memory.incarnation
+    ):
         live[memory.identity] = (me, ttl)
     etcd = replace(world.etcd, live=tuple(live[name] for name in sorted(live)))
     return put(replace(world, etcd=etcd), place, replace(node, read=etcd.seen()))
@@ -376,9 +378,7 @@ def unchanged(act: Write, etcd: Store) -> bool:
 
 def _tidy(etcd: Store) -> Store:
     there = {one.incarnation for one, _ in etcd.live}
-    return replace(
-        etcd, released=tuple(one for one in etcd.released if one[0] in there)
-    )
+    return replace(etcd, released=tuple(one for one in etcd.released if one[0] in there))
 
 
 def tick(world: World) -> World:
