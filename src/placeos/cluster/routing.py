@@ -133,6 +133,7 @@ class Router:
         self._tls = tls
         self._view_hint = view_hint
         self._outlook: Outlook | None = None
+        self._ended = False
         self._reading: asyncio.Task[None] | None = None
         self._peers: dict[str, Peer] = {}
         self._owners: dict[str, Peer] = {}
@@ -158,6 +159,7 @@ class Router:
                 await asyncio.get_running_loop().create_future()
             finally:
                 self._tasks = None
+                self._ended = True
                 registry.listeners.remove(self._members_changed)
                 self._fail_all()
 
@@ -250,7 +252,7 @@ class Router:
             call.deadline = now + PATIENCE
         if len(self._waiting) >= MAX_WAITING:
             call.fail(CallError(Failure.BUSY, "too many calls are waiting for a core"))
-        elif now >= call.deadline or self._tasks is None:
+        elif now >= call.deadline or self._ended:
             call.fail(self._why_no_owner(call))
         else:
             call.since = now
