@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import socket
+import sys
 
 import msgspec
 import pytest
 
 from placeos.cluster import hint as hints
+from placeos.cluster.etcd import Put
 from placeos.cluster.hint import Hint
+from placeos.cluster.peers import Peer
 from placeos.cluster.routing import Router
 from placeos.cluster.view import VIEW_KEY, NodeInfo, View, ViewMember
 from placeos.wire.errors import CallError, Failure
@@ -198,9 +202,7 @@ async def test_a_moved_goes_to_the_new_owner_at_once(router, core, etcd, until):
     assert len(executed(two)) == 1
 
 
-def _put(view: View):
-    from placeos.cluster.etcd import Put
-
+def _put(view: View) -> Put:
     return Put(VIEW_KEY, msgspec.json.encode(view))
 
 
@@ -242,6 +244,62 @@ async def test_a_half_open_link_ends_and_its_calls_are_told(router, core, line, 
         one.hold = None
         cut.open.set()
         await router.request(ask(), b"[]", timeout=10)
+
+
+FROZEN = """
+import asyncio, sys
+from placeos.wire.link import Hello, Link
+
+async def main():
+    def make():
+        return Link(
+            lambda link, header, payload: link.reply(header.sequence, b"1"),
+            hello=Hello(service="core", identity="core-1"),
+            secret=sys.argv[1].encode(),
+            server=True,
+        )
+    server = await asyncio.get_running_loop().create_server(make, "127.0.0.1", 0)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await server.serve_forever()
+
+asyncio.run(main())
+"""
+
+
+async def test_a_frozen_core_is_noticed_and_its_calls_are_told(secret, until, monkeypatch):
+    """SIGSTOP: the kernel goes on to acknowledge every byte; only the pings tell."""
+    monkeypatch.setattr("placeos.cluster.peers.PROBE", 0.2)
+    monkeypatch.setattr("placeos.cluster.peers.SILENCE", 0.5)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", FROZEN, secret.decode(), stdout=asyncio.subprocess.PIPE
+    )
+    assert process.stdout is not None
+    address = f"127.0.0.1:{(await process.stdout.readline()).decode().strip()}"
+    peer = Peer(
+        NodeInfo("core", "core-1", "a", address),
+        secret=secret,
+        service="api",
+        identity="api-1",
+        on_change=lambda: None,
+        on_frame=lambda *_: None,
+    )
+    task = asyncio.create_task(peer.run())
+    try:
+        await until(lambda: peer.link)
+        link = peer.link
+        await link.request(ask(), timeout=5)
+        process.send_signal(signal.SIGSTOP)
+        with pytest.raises(CallError) as caught:
+            await asyncio.wait_for(link.request(ask(), timeout=30), 10)
+        assert caught.value.failure == Failure.MAY_HAVE_RUN
+        process.send_signal(signal.SIGCONT)
+        await until(lambda: peer.link)
+        await peer.link.request(ask(), timeout=5)
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        process.kill()
+        await process.wait()
 
 
 # -- hints ----------------------------------------------------------------------------------------
