@@ -14,8 +14,9 @@ from placeos.cluster import hint as hints
 from placeos.cluster.etcd import Put
 from placeos.cluster.hint import Hint
 from placeos.cluster.peers import Peer
+from placeos.cluster.registry import NodeInfo
 from placeos.cluster.routing import Router
-from placeos.cluster.view import VIEW_KEY, NodeInfo, View, ViewMember
+from placeos.cluster.view import VIEW_KEY, Member, View
 from placeos.wire.errors import CallError, Failure
 from placeos.wire.frame import Command, Header
 
@@ -158,7 +159,7 @@ async def test_a_moved_by_a_newer_view_waits_for_that_view(router, core, etcd, u
     await asyncio.sleep(0.5)
     assert len(executed(one)) == 2  # it does not ask again before it knows more
     one.moved = 0
-    newer = msgspec.structs.replace(view, number=view.number + 1, exceptions={"x": "core-1"})
+    newer = msgspec.structs.replace(view, number=view.number + 1, exceptions=(("x", "core-1"),))
     await etcd.txn([], [_put(newer)])
     assert (await call)[1] == b'"core-1"'
 
@@ -191,7 +192,7 @@ async def test_a_moved_goes_to_the_new_owner_at_once(router, core, etcd, until):
     call = asyncio.create_task(router.request(ask(module), b"[]", timeout=5))
     await until(lambda: one.hold)
     view = router._registry.view
-    newer = msgspec.structs.replace(view, number=view.number + 1, exceptions={module: "core-2"})
+    newer = msgspec.structs.replace(view, number=view.number + 1, exceptions=((module, "core-2"),))
     await etcd.txn([], [_put(newer)])
     await until(lambda: router.owner(module) == "core-2")
     link, sequence = one.hold[0]
@@ -343,7 +344,7 @@ async def test_a_hint_that_fails_or_lies_is_survived_and_etcd_wins(routers, core
 
 
 def test_hints_are_read_as_they_were_written():
-    view = View("epoch", 7, (ViewMember("core-1", "a"),), {"mod-1": "core-1"})
+    view = View("epoch", 7, members=(Member("core-1", "a"),), exceptions=(("mod-1", "core-1"),))
     nodes = [
         NodeInfo("core", identity, "a", "127.0.0.1:1", zone="z") for identity in ("core-1", "gone")
     ]

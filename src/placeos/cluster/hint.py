@@ -12,7 +12,8 @@ from typing import Final
 
 import msgspec
 
-from placeos.cluster.view import NodeInfo, View
+from placeos.cluster.registry import NodeInfo
+from placeos.cluster.view import View
 
 log = logging.getLogger("placeos.cluster")
 

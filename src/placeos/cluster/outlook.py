@@ -9,8 +9,8 @@ from typing import Final
 
 from placeos.cluster.etcd import EtcdError
 from placeos.cluster.hint import Hint, decode
-from placeos.cluster.registry import Registry
-from placeos.cluster.view import NodeInfo, View
+from placeos.cluster.registry import NodeInfo, Registry
+from placeos.cluster.view import View
 
 log = logging.getLogger("placeos.cluster")
 
