@@ -10,6 +10,8 @@ from urllib.parse import quote, urlsplit, urlunsplit
 import msgspec
 
 from placeos.cluster.access import EtcdAccess
+from placeos.wire import tls
+from placeos.wire.tls import Certificates
 
 
 class ConfigError(Exception):
@@ -64,6 +66,19 @@ class Config(msgspec.Struct, frozen=True):
     git_protocols: tuple[str, ...] = ("https", "ssh", "file")
     """PLACEOS_GIT_PROTOCOLS: comma list; `http` and `git` prove nothing of what they bring."""
 
+    cluster_tls: tuple[str, str, str] | None = None
+    """PLACEOS_CLUSTER_TLS_CERT, _KEY and _CA: PEM files with which links between services are
+    TLS, both sides showing a certificate of that authority; all three or none."""
+
+    def cluster_certificates(self) -> Certificates | None:
+        """The files of `cluster_tls`, read. Raises ConfigError."""
+        if self.cluster_tls is None:
+            return None
+        try:
+            return tls.load(*(Path(name) for name in self.cluster_tls))
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"PLACEOS_CLUSTER_TLS_*: {error}") from error
+
     def secret(self, name: str) -> bytes:
         """One secret of the secrets folder. Raises ConfigError: there is no default key."""
         return _secret(self.secrets, name)
@@ -92,6 +107,7 @@ def load(environ: Mapping[str, str] = os.environ) -> Config:
         cluster_ttl=_ttl(environ),
         fail_safe=_seconds(environ, "PLACEOS_FAIL_SAFE", 900.0),
         standalone=_flag(environ, "PLACEOS_STANDALONE"),
+        cluster_tls=_tls(environ),
         git_poll=_seconds(environ, "PLACEOS_GIT_POLL", 300.0),
         git_protocols=_protocols(environ),
         packages_index=environ.get("PLACEOS_PACKAGES_INDEX", ""),
@@ -178,6 +194,17 @@ def _need(environ: Mapping[str, str], name: str) -> str:
     if not value:
         raise ConfigError(f"{name} is not set")
     return value
+
+
+def _tls(environ: Mapping[str, str]) -> tuple[str, str, str] | None:
+    names = [f"PLACEOS_CLUSTER_TLS_{part}" for part in ("CERT", "KEY", "CA")]
+    certificate, key, authority = (environ.get(name, "") for name in names)
+    if certificate and key and authority:
+        return certificate, key, authority
+    if certificate or key or authority:
+        missing = [name for name in names if not environ.get(name)]
+        raise ConfigError(f"{', '.join(missing)} is not set: all three are needed, or none")
+    return None
 
 
 def _seconds(environ: Mapping[str, str], name: str, default: float) -> float:

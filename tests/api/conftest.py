@@ -36,6 +36,7 @@ class Cores:
     answer: Callable[[Header, bytes], tuple[int, bytes] | CallError] = lambda *_: (200, b"null")
     asked: list[tuple[Header, bytes]] = field(default_factory=list)
     stats: dict[str, bytes] = field(default_factory=dict)
+    waited: int = 0
 
     async def request(
         self, header: Header, payload: bytes = b"", *, timeout: float
@@ -44,7 +45,7 @@ class Cores:
         answer = self.answer(header, payload)
         if isinstance(answer, CallError):
             raise answer
-        return Header(Command.REPLY, code=answer[0]), answer[1]
+        return Header(Command.REPLY, code=answer[0], waited=self.waited), answer[1]
 
     async def ask(
         self, identity: str, header: Header, payload: bytes = b"", *, timeout: float

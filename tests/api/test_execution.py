@@ -117,6 +117,19 @@ async def test_the_callers_time(
     assert answer.status_code == status
 
 
+async def test_the_caller_is_told_of_a_wait(platform: Any, admin: Admin, room: str) -> None:
+    prompt = await admin.post(f"/systems/{room}/Display/x", json=[])
+    assert "x-waited" not in prompt.headers
+    platform.cores.waited = 1234
+    late = await admin.post(f"/systems/{room}/Display/x", json=[])
+    assert (late.status_code, late.headers["x-waited"]) == (200, "1234")
+    error = CallError(Failure.NOT_RUN, "no core")
+    error.waited = 8000
+    platform.cores.answer = lambda header, payload: error
+    never = await admin.post(f"/systems/{room}/Display/x", json=[])
+    assert (never.status_code, never.headers["x-waited"]) == (503, "8000")
+
+
 async def test_state(admin: Admin, room: str) -> None:
     assert (await admin.get(f"/systems/{room}/Display")).json() == {
         "power": "true",

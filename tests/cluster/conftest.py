@@ -50,11 +50,14 @@ class FakeCore:
         self.links: set[Link] = set()
         self.tasks: list[asyncio.Task] = []
         self.moved = 0  # how many calls to refuse as moved
+        self.view = 0  # the number of the view that these refusals name
         self.hold: list[tuple[Link, int]] | None = None
         self.seen: list[Header] = []
+        self.times: list[float] = []
         self.cancelled: list[int] = []
         self.membership: Membership | None = None
         self.port = 0
+        self.advertised = 0  # another port, of a proxy before this core
 
     async def start(self, ttl: int = 3) -> None:
         loop = asyncio.get_running_loop()
@@ -64,7 +67,9 @@ class FakeCore:
             self.etcd,
             service="core",
             identity=self.identity,
-            registration=Registration(self.incarnation, f"127.0.0.1:{self.port}"),
+            registration=Registration(
+                self.incarnation, f"127.0.0.1:{self.advertised or self.port}"
+            ),
             ttl=ttl,
             **self.more,
         )
@@ -89,11 +94,12 @@ class FakeCore:
 
     def request(self, link: Link, header: Header, payload: bytes) -> None:
         self.seen.append(header)
+        self.times.append(asyncio.get_running_loop().time())
         if header.command in (Command.DEBUG, Command.IGNORE):
             return
         if self.moved:
             self.moved -= 1
-            link.fail(header.sequence, CallError(Failure.MOVED, "not mine"))
+            link.fail(header.sequence, CallError(Failure.MOVED, "not mine", view=self.view))
         elif self.hold is not None:
             self.hold.append((link, header.sequence))
         else:
@@ -112,13 +118,67 @@ class FakeCore:
             link.close()
 
 
+class Line:
+    """A TCP line in front of a core that can be held: bytes wait and are not lost, as in a
+    network that is cut and comes back."""
+
+    def __init__(self, port: int) -> None:
+        self.behind = port
+        self.port = 0
+        self.open = asyncio.Event()
+        self.open.set()
+        self.held = 0  # bytes that wait
+        self._server: asyncio.Server | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> Line:
+        self._server = await asyncio.start_server(self._connect, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._server is not None
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection("127.0.0.1", self.behind)
+        for one, other in ((reader, back), (there, writer)):
+            task = asyncio.create_task(self._pass_on(one, other))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while data := await reader.read(65536):
+                if not self.open.is_set():
+                    self.held += len(data)
+                    await self.open.wait()
+                writer.write(data)
+        except OSError:
+            pass
+        finally:
+            writer.close()
+
+
+@pytest.fixture
+def line() -> type[Line]:
+    return Line
+
+
 @pytest.fixture
 async def core(etcd):
     started: list[FakeCore] = []
 
-    async def start(identity: str, incarnation: str = "", *, ttl: int = 3, **more) -> FakeCore:
+    async def start(
+        identity: str, incarnation: str = "", *, ttl: int = 3, line: Line | None = None, **more
+    ) -> FakeCore:
         node = FakeCore(etcd, identity, incarnation, **more)
         started.append(node)
+        if line is not None:
+            node.port, node.advertised = line.behind, line.port
         await node.start(ttl)
         return node
 

@@ -235,6 +235,12 @@ class FakeRouter:
             on_reply(Header(Command.REPLY), b"true")
         elif function == "slow":
             loop.call_later(0.3, on_reply, Header(Command.REPLY, code=200), b'"slow"')
+        elif function == "handed_over":
+            loop.call_soon(on_reply, Header(Command.REPLY, code=200, waited=1234), b"1")
+        elif function == "not_handed_over":
+            error = CallError(Failure.NOT_RUN, "no core is running")
+            frame = Header(Command.ERROR, code=503, error=error.failure, waited=8000)
+            loop.call_soon(on_reply, frame, error.detail())
         elif function == "big":
             loop.call_soon(on_reply, Header(Command.REPLY, code=200), b'"' + b"x" * 100_000 + b'"')
         elif function == "garbled":

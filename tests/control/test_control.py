@@ -209,6 +209,9 @@ async def test_exec_passes_arguments_on_and_the_result_back(control: Any) -> Non
     assert (await client.ask(id=2, cmd="exec", name="echo"))["value"] == []
     assert (await client.ask(id=3, cmd="exec", name="echo", args=None))["value"] == []
     assert (await client.ask(id=4, cmd="exec", name="at_once"))["code"] == 200
+    assert (await client.ask(id=6, cmd="exec", name="handed_over"))["waited"] == 1234
+    assert (await client.ask(id=7, cmd="exec", name="not_handed_over"))["waited"] == 8000
+    assert "waited" not in await client.ask(id=8, cmd="exec", name="at_once")
     assert (await client.ask(id=5, cmd="exec", name="garbled"))["value"] == "\ufffd\ufffd"
 
 

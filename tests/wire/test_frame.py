@@ -39,7 +39,8 @@ def test_frames_survive_any_cutting(sent: list[tuple[Header, bytes]], cuts: list
 
 def test_a_header_of_a_later_version_is_understood() -> None:
     """Fields are only ever added at the end, so an older reader ignores them."""
-    head = b"\x9b" + b"\x0a\x07" + b"\xa1m" + b"\xa1f" + b"\xa0" + b"\x00\x00\x00\xa0\x00" + b"\xc3"
+    known = b"\x0a\x07" + b"\xa1m" + b"\xa1f" + b"\xa0" + b"\x00\x00\x00\xa0" + b"\x00\x00\x00"
+    head = b"\x9d" + known + b"\xc3"
     frame = struct.pack(">IH", 2 + len(head) + 1, len(head)) + head + b"x"
     [(header, payload)] = FrameReader().feed(frame)
     assert (header.command, header.sequence, header.module, payload) == (10, 7, "m", b"x")

@@ -17,7 +17,7 @@ from placeos.wire.frame import Command, Header
 ASK_TIMEOUT = 3.0  # seconds; a node that is slower is left out
 Stats = dict[str, Any]
 
-_NOT_LOAD = ("processes", "errors")
+_NOT_LOAD = ("processes", "errors", "links")
 
 
 def routes() -> list[Route]:

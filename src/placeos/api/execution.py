@@ -52,7 +52,7 @@ async def execute(
     except CallError as error:
         raise failed(error, where) from error
     status = answer.code if 200 <= answer.code <= 599 else 200
-    return Reply(b"" if status in _BODILESS else payload, status)
+    return Reply(b"" if status in _BODILESS else payload, status, _waited(answer.waited))
 
 
 async def resolve(call: Call, system_id: str, slug: str) -> str | None:
@@ -80,7 +80,12 @@ def failed(error: CallError, where: Mapping[str, object]) -> ApiError:
         "backtrace": error.backtrace or None,
     }
     status = error.code if 400 <= error.code <= 599 else 500
-    return ApiError(status, body)
+    return ApiError(status, body, _waited(error.waited))
+
+
+def _waited(milliseconds: int) -> dict[str, str] | None:
+    """The header that tells for how long a call waited for its module, if it did."""
+    return {"X-Waited": str(milliseconds)} if milliseconds else None
 
 
 def timeout_of(call: Call) -> float:

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager, suppress
 from granian.constants import Interfaces
 from granian.server.embed import Server
 from litestar.types import ASGIApp
+from redis.asyncio import Redis
 
 from placeos import __version__
 from placeos.api import app
@@ -18,6 +19,7 @@ from placeos.api.call import Services
 from placeos.api.control.server import serving as control
 from placeos.api.reading import StateReader
 from placeos.cluster.etcd import Etcd
+from placeos.cluster.hint import VIEW_HINT_KEY
 from placeos.cluster.membership import Membership, new_incarnation
 from placeos.cluster.registry import Registration
 from placeos.cluster.routing import Router
@@ -72,6 +74,8 @@ async def _services(config: Config) -> AsyncIterator[tuple[Services, Bindings]]:
             secret=config.secret("cluster_secret"),
             service="api",
             identity=config.identity,
+            tls=config.cluster_certificates(),
+            view_hint=lambda: _read_hint(redis),
         ),
         server_secret=config.secret("server_secret"),
         production=config.production,
@@ -82,6 +86,11 @@ async def _services(config: Config) -> AsyncIterator[tuple[Services, Bindings]]:
     finally:
         await database.close()
         await redis.aclose()
+
+
+async def _read_hint(redis: Redis) -> bytes | None:
+    value = await redis.get(VIEW_HINT_KEY)
+    return value if isinstance(value, bytes) else None
 
 
 async def _register(config: Config) -> None:

@@ -13,6 +13,7 @@ from placeos.cluster.registry import NodeInfo
 from placeos.wire.errors import CallError
 from placeos.wire.frame import Command, FrameError, Header
 from placeos.wire.link import Hello, Link, local_path
+from placeos.wire.tls import Certificates
 
 log = logging.getLogger("placeos.cluster")
 
@@ -20,6 +21,8 @@ CONNECT: Final = 2.0  # seconds for the connection and for the handshake
 BACKOFF: Final = (0.05, 2.0)  # seconds: first and longest pause between tries
 PROBE: Final = 2.0  # seconds between pings of a silent link
 SILENCE: Final = 6.0  # seconds without an answer to a ping: the link is half open
+
+UNREAD: Final = 0.1  # seconds in which what came while this process stood still is read
 
 OnFrame = Callable[[Header, bytes], None]
 
@@ -36,6 +39,7 @@ class Peer:
         identity: str,
         on_change: Callable[[], None],
         on_frame: OnFrame,
+        tls: Certificates | None = None,
     ) -> None:
         self.node = node
         self.link: Link | None = None
@@ -45,6 +49,7 @@ class Peer:
         self._identity = identity
         self._on_change = on_change
         self._on_frame = on_frame
+        self._tls = tls
         self._hurry = asyncio.Event()
 
     def moved_to(self, node: NodeInfo) -> None:
@@ -121,22 +126,32 @@ class Peer:
     async def _connect(self) -> Link:
         host, _, port = self.node.address.rpartition(":")
         loop = asyncio.get_running_loop()
-        return (await loop.create_connection(self._make_link, host.strip("[]"), int(port)))[1]
+        tls = self._tls.client if self._tls is not None else None
+        made = loop.create_connection(self._make_link, host.strip("[]"), int(port), ssl=tls)
+        return (await made)[1]
 
     def _make_link(self) -> Link:
         hello = Hello(service=self._service, identity=self._identity)
-        return Link(self._request, hello=hello, secret=self._secret)
+        own = self._tls.own if self._tls is not None else b""
+        return Link(self._request, hello=hello, secret=self._secret, certificate=own)
 
     async def _probe(self, link: Link) -> None:
         """Return when the link is closed; close it when pings stay unanswered."""
+        loop = asyncio.get_running_loop()
+        missed = False
         while not link.closed.done():
             done, _ = await asyncio.wait([link.closed], timeout=PROBE)
             if done:
                 return
             try:
                 await link.request(Header(Command.PING), timeout=SILENCE)
+                missed = False
             except CallError as error:
-                raise ConnectionError(error.message) from error
+                at = loop.time()
+                await asyncio.sleep(UNREAD)
+                if missed or not link.is_open or link.heard < at:
+                    raise ConnectionError(error.message) from error
+                missed = True  # once: perhaps it was this process that stood still
 
     def _request(self, link: Link, header: Header, payload: bytes) -> None:
         self._on_frame(header, payload)

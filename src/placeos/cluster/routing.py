@@ -8,30 +8,48 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from collections.abc import Callable, Sequence
 from typing import Final
 
 from placeos.cluster import view as views
 from placeos.cluster.etcd import Etcd, EtcdAccess
 from placeos.cluster.logs import Logs
+from placeos.cluster.outlook import Outlook, ViewHint
 from placeos.cluster.peers import Peer
 from placeos.cluster.registry import NodeInfo, Registry
 from placeos.wire.errors import CallError, Failure
-from placeos.wire.frame import Command, Header
-from placeos.wire.link import Link, OnReply, wait_for_answer
+from placeos.wire.frame import Command, FrameError, Header
+from placeos.wire.link import Link, OnReply
+from placeos.wire.tls import Certificates
+from placeos.wire.waiting import PATIENCE, Patient, tell, wait_for_answer
 
 log = logging.getLogger("placeos.cluster")
 
-PATIENCE: Final = 8.0  # seconds a call waits for an owner that is not there yet
 MAX_WAITING: Final = 10_000  # calls that may wait at once
 MAX_CACHED: Final = 200_000  # modules whose owner is remembered
-MOVED_PAUSE: Final = 0.05  # seconds before a `moved` call looks again
+MOVED_PAUSE: Final = (0.05, 1.0)  # seconds before a core that said `moved` is asked again
 
 
-class _Call:
+class _Call(Patient):
     """One call under way. Called by its link with the answer."""
 
-    __slots__ = ("deadline", "done", "header", "link", "on_reply", "payload", "router", "sequence")
+    __slots__ = (
+        "deadline",
+        "done",
+        "header",
+        "least",
+        "link",
+        "not_before",
+        "on_reply",
+        "payload",
+        "refused",
+        "router",
+        "sequence",
+        "since",
+        "tries",
+        "waited",
+    )
 
     def __init__(self, router: Router, header: Header, payload: bytes, on_reply: OnReply) -> None:
         self.router = router
@@ -41,17 +59,41 @@ class _Call:
         self.link: Link | None = None
         self.sequence = 0
         self.deadline = 0.0  # loop time; 0 until it has to wait
+        self.since = 0.0  # loop time at which it began to wait
+        self.waited = 0.0  # seconds, without the present wait
+        self.refused: Link | None = None  # the link whose core said `moved` last
+        self.not_before = 0.0  # loop time at which that one may be asked again
+        self.least = 0  # number of the view that has to be known first
+        self.tries = 0
         self.done = False
 
-    def answered(self, answer: Header, body: bytes) -> None:
-        self.link = None
+    def __call__(self, answer: Header, body: bytes) -> None:
+        link, self.link = self.link, None
         if self.done:
             return
-        if answer.command == Command.ERROR and answer.error == Failure.MOVED:
-            self.router._moved(self)
-            return
-        self.done = True
-        self.on_reply(answer, body)
+        if answer.command == Command.ERROR and link is not None:
+            if answer.error == Failure.MOVED:
+                self.router._moved(self, link, CallError.parse("", 0, body).view)
+                return
+            if answer.error == Failure.NOT_RUN and not link.is_open:
+                self.router._wait(self)  # the link was lost, and not a byte was sent
+                return
+        self.finish(answer, body)
+
+    def finish(self, answer: Header, body: bytes) -> None:
+        """Hand the answer on, once."""
+        if not self.done:
+            self.done = True
+            if self.waited:
+                answer.waited += int(self.waited * 1000)
+            self.on_reply(answer, body)
+
+    def fail(self, error: CallError) -> None:
+        """It ends here."""
+        self.finish(Header(Command.ERROR, code=error.code, error=error.failure), error.detail())
+
+    def waits(self, seconds: float) -> None:
+        tell(self.on_reply, seconds)
 
     def cancel(self) -> None:
         """The caller is gone: no answer is delivered and the core is told."""
@@ -67,7 +109,8 @@ class Router:
     """For callers (api, triggers, cores among each other). The owner runs `run()`.
 
     Without `registry` it follows etcd by itself; a process that already follows it shares its
-    own. Losing etcd changes nothing: the last known members and view stay in use.
+    own. Losing etcd changes nothing: the last known members and view stay in use. `view_hint`
+    helps a process that starts while etcd is away.
     """
 
     def __init__(
@@ -78,12 +121,19 @@ class Router:
         service: str,
         identity: str,
         registry: Registry | None = None,
+        tls: Certificates | None = None,
+        view_hint: ViewHint | None = None,
     ) -> None:
         self._endpoints = etcd_endpoints
         self._secret = secret
         self._service = service
         self._identity = identity
         self._registry = registry
+        self._tls = tls
+        self._view_hint = view_hint
+        self._outlook: Outlook | None = None
+        self._ended = False
+        self._reading: asyncio.Task[None] | None = None
         self._peers: dict[str, Peer] = {}
         self._owners: dict[str, Peer] = {}
         self._waiting: dict[_Call, None] = {}
@@ -98,13 +148,17 @@ class Router:
                 self._registry = Registry(etcd)
                 tasks.create_task(self._registry.run(), name="router: registry")
             registry = self._registry
+            outlook = self._outlook = Outlook(registry, self._members_changed)
             registry.listeners.append(self._members_changed)
             try:
                 self._members_changed()
                 tasks.create_task(self._give_up_late_calls(), name="router: deadlines")
+                if self._view_hint is not None:
+                    tasks.create_task(outlook.use_hint(self._view_hint), name="router: hint")
                 await asyncio.get_running_loop().create_future()
             finally:
                 self._tasks = None
+                self._ended = True
                 registry.listeners.remove(self._members_changed)
                 self._fail_all()
 
@@ -114,7 +168,8 @@ class Router:
         """Ask the owner of the module id in `header.module`; returns a cancel function.
 
         `on_reply` gets exactly one REPLY or ERROR frame, never after cancelling. A call waits
-        up to 8 s for an owner that is not there (yet); one that was sent and lost ends as
+        up to 8 s for an owner that is not there (yet), which `on_reply` hears if it is
+        `Patient`, and which `waited` of the answer tells; one that was sent and lost ends as
         `may_have_run`. The deadline in `header.remaining` is kept by the other side.
         """
         call = _Call(self, header, payload, on_reply)
@@ -145,11 +200,11 @@ class Router:
 
     def nodes(self) -> list[NodeInfo]:
         """The cores that are registered at present."""
-        return list(self._registry.nodes("core").values()) if self._registry else []
+        return list(self._outlook.cores().values()) if self._outlook is not None else []
 
     def owner(self, module_id: str) -> str | None:
         """Identity of the core that owns a module by the present view."""
-        view = self._registry.view if self._registry else None
+        view = self._outlook.view if self._outlook is not None else None
         return views.owner(view, module_id) if view is not None else None
 
     async def ask(
@@ -178,37 +233,87 @@ class Router:
 
     def _send(self, call: _Call, link: Link) -> None:
         try:
-            call.sequence = link.call(call.header, call.payload, call.answered)
             call.link = link
+            call.sequence = link.call(call.header, call.payload, call)
         except CallError as error:
+            call.link = None
             if error.failure == Failure.NOT_RUN:
                 self._wait(call)
             else:
-                _fail(call, error)
+                call.fail(error)
+        except FrameError as error:  # nothing was sent
+            call.link = None
+            call.fail(CallError(Failure.BAD_REQUEST, str(error)))
 
     def _wait(self, call: _Call) -> None:
+        now = asyncio.get_running_loop().time()
+        if not call.deadline:
+            call.deadline = now + PATIENCE
         if len(self._waiting) >= MAX_WAITING:
-            _fail(call, CallError(Failure.BUSY, "too many calls are waiting for a core"))
-            return
-        if not call.deadline:
-            call.deadline = asyncio.get_running_loop().time() + PATIENCE
-        self._waiting[call] = None
+            call.fail(CallError(Failure.BUSY, "too many calls are waiting for a core"))
+        elif now >= call.deadline or self._ended:
+            call.fail(self._why_no_owner(call))
+        else:
+            call.since = now
+            self._waiting[call] = None
+            call.waits(call.deadline - now)
 
-    def _moved(self, call: _Call) -> None:
-        """The core no longer owns the module, or not yet: look again, shortly."""
-        self._owners.pop(call.header.module, None)
-        loop = asyncio.get_running_loop()
+    def _waited(self, call: _Call) -> None:
+        """It waits no more."""
+        del self._waiting[call]
+        now = asyncio.get_running_loop().time()
+        call.waited += now - call.since
+        call.waits(min(0.0, now - call.deadline))
+        call.header.waited = int(call.waited * 1000)
+
+    def _moved(self, call: _Call, link: Link, number: int) -> None:
+        """A core says that by its view, with this number (0: unknown), another one is the owner.
+
+        If its view is newer than ours, there is nothing to try before we have that one. If it
+        is older, ours stands, and that core will catch up. What it never is: a reason to
+        believe less than we know.
+        """
+        now = asyncio.get_running_loop().time()
         if not call.deadline:
-            call.deadline = loop.time() + PATIENCE
-        self._waiting[call] = None
-        loop.call_later(MOVED_PAUSE, self._again, call)
+            call.deadline = now + PATIENCE
+        call.refused = link
+        first, longest = MOVED_PAUSE
+        pause = min(first * 2 ** min(call.tries, 10), longest) * random.uniform(0.5, 1.0)  # noqa: S311
+        call.tries += 1
+        call.not_before = now + pause
+        if number > self._number():
+            call.least = number
+        self._wait(call)
+        self._again(call)  # at once if another core is the owner by now
+        if call in self._waiting:
+            asyncio.get_running_loop().call_at(call.not_before, self._again, call)
+            if call.least > self._number():
+                self._catch_up()
+
+    def _number(self) -> int:
+        return self._outlook.number if self._outlook is not None else 0
+
+    def _catch_up(self) -> None:
+        """A core has a newer view: one task reads it for all calls that wait for it."""
+        if self._tasks is None or self._outlook is None:
+            return
+        if self._reading is None or self._reading.done():
+            reading = self._outlook.catch_up(
+                lambda: max((call.least for call in self._waiting), default=0)
+            )
+            self._reading = self._tasks.create_task(reading, name="router: newer view")
 
     def _again(self, call: _Call) -> None:
-        if call in self._waiting:
-            link = self._open_link(call.header.module)
-            if link is not None:
-                del self._waiting[call]
-                self._send(call, link)
+        """Send a call that waits, if there is somebody to ask."""
+        if call not in self._waiting or call.least > self._number():
+            return
+        link = self._open_link(call.header.module)
+        if link is None:
+            return
+        if link is call.refused and asyncio.get_running_loop().time() < call.not_before:
+            return
+        self._waited(call)
+        self._send(call, link)
 
     def _serve_waiting(self) -> None:
         for call in list(self._waiting):
@@ -220,26 +325,31 @@ class Router:
             await asyncio.sleep(0.25)
             now = loop.time()
             for call in [one for one in self._waiting if one.deadline <= now]:
-                del self._waiting[call]
-                _fail(call, self._why_no_owner(call.header.module))
+                self._waited(call)
+                call.fail(self._why_no_owner(call))
 
-    def _why_no_owner(self, module_id: str) -> CallError:
-        identity = self.owner(module_id)
-        reason = f"core {identity} does not answer" if identity else "no core is running"
+    def _why_no_owner(self, call: _Call) -> CallError:
+        identity = self.owner(call.header.module)
+        if identity is None:
+            reason = "no core is running"
+        elif call.refused is not None:
+            reason = f"core {call.refused.peer.identity} does not own the module (yet)"
+        else:
+            reason = f"core {identity} does not answer"
         return CallError(Failure.NOT_RUN, f"the call was not run: {reason}")
 
     def _fail_all(self) -> None:
         waiting, self._waiting = self._waiting, {}
         for call in waiting:
-            _fail(call, CallError(Failure.NOT_RUN, "this process is stopping"))
+            call.fail(CallError(Failure.NOT_RUN, "this process is stopping"))
 
     # -- inside: peers ------------------------------------------------------------------------
 
     def _members_changed(self) -> None:
-        if self._registry is None or self._tasks is None:
+        if self._outlook is None or self._tasks is None:
             return
         self._owners.clear()
-        live = self._registry.nodes("core")
+        live = self._outlook.cores()
         for identity, node in live.items():
             if identity == self._identity and self._service == "core":
                 continue
@@ -252,6 +362,7 @@ class Router:
                     identity=self._identity,
                     on_change=self._link_changed,
                     on_frame=self._logs.frame,
+                    tls=self._tls,
                 )
                 peer.task = self._tasks.create_task(peer.run(), name=f"router: {identity}")
             else:
@@ -260,7 +371,7 @@ class Router:
 
     def _link_changed(self) -> None:
         # A peer outlives its registration while its link stands: etcd may have lost its data.
-        live = self._registry.nodes("core") if self._registry is not None else {}
+        live = self._outlook.cores() if self._outlook is not None else {}
         for identity, peer in list(self._peers.items()):
             if identity not in live and peer.link is None:
                 peer.stop()
@@ -268,10 +379,3 @@ class Router:
                 self._owners.clear()
         self._serve_waiting()
         self._logs.check()
-
-
-def _fail(call: _Call, error: CallError) -> None:
-    if not call.done:
-        call.done = True
-        header = Header(Command.ERROR, code=error.code, error=error.failure)
-        call.on_reply(header, error.detail())

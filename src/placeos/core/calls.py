@@ -9,8 +9,8 @@ from typing import Final, Protocol
 from placeos.wire.errors import CallError, Failure
 from placeos.wire.frame import Command, Header
 from placeos.wire.link import Link, OnReply
+from placeos.wire.waiting import PATIENCE, Patient
 
-PATIENCE: Final = 8.0  # seconds a call waits for a module that is being (re)started
 MAX_WAITING: Final = 1_000  # calls that wait for one module
 END_TIMEOUT: Final = 3.0  # seconds in which the end of a process is explained
 SWEEP: Final = 0.25  # seconds between looks at what waited too long
@@ -19,7 +19,7 @@ Absence = CallError | None
 """Why a module is not there; None: it should be there soon."""
 
 
-class Call:
+class Call(Patient):
     """One call on its way. As a callable it takes the answer."""
 
     __slots__ = (
@@ -32,7 +32,9 @@ class Call:
         "payload",
         "sent",
         "sequence",
+        "since",
         "switch",
+        "waited",
     )
 
     def __init__(self, switch: Switch, origin: Origin, header: Header, payload: bytes) -> None:
@@ -44,7 +46,9 @@ class Call:
         self.link: Link | None = None  # the link it was sent on
         self.sent = 0  # its number there
         self.cancel_remote: Callable[[], None] | None = None
-        self.deadline = 0.0  # loop time, while it waits
+        self.deadline = 0.0  # loop time; 0 until it has to wait
+        self.since = 0.0  # loop time at which it began to wait; 0: it does not
+        self.waited = 0.0  # seconds, without the present wait
         self.done = False
 
     def __call__(self, answer: Header, body: bytes) -> None:
@@ -55,7 +59,28 @@ class Call:
             self.done = True
             self.origin.open.pop(self.sequence, None)
             answer.sequence = self.sequence
+            self.goes_on()
+            if self.waited:
+                answer.waited += int(self.waited * 1000)
             self.origin.link.answer(answer, body)
+
+    def waits(self, seconds: float) -> None:
+        """It waits here or at another core: the origin hears that its time stands still."""
+        if seconds > 0:
+            self.origin.link.wait(self.sequence, seconds)
+
+    def stands(self, now: float) -> None:
+        """It begins to wait; what it waited elsewhere counts."""
+        if not self.deadline:
+            self.deadline = now + max(0.0, PATIENCE - self.header.waited / 1000)
+        self.since = now
+        self.waits(self.deadline - now)
+
+    def goes_on(self) -> None:
+        """It waits no more."""
+        if self.since:
+            self.waited += asyncio.get_running_loop().time() - self.since
+            self.since = 0.0
 
     def fail(self, error: CallError) -> None:
         """Answer with an error."""
@@ -136,6 +161,7 @@ class Switch:
         call.cancel_remote = remote.call(header, payload, call)
 
     def _send(self, call: Call, link: Link) -> None:
+        call.goes_on()
         try:
             call.sent = link.call(call.header, call.payload, call)
             call.link = link
@@ -151,8 +177,7 @@ class Switch:
         if error is None:
             waiting = self._waiting.setdefault(module, [])
             if len(waiting) < MAX_WAITING:
-                if not call.deadline:
-                    call.deadline = asyncio.get_running_loop().time() + PATIENCE
+                call.stands(asyncio.get_running_loop().time())
                 waiting.append(call)
                 return
             error = CallError(Failure.BUSY, "too many calls are waiting for this module")
@@ -163,7 +188,13 @@ class Switch:
     def lost(self, call: Call, answer: Header) -> bool:
         """Whether a call was cut by the end of its process: it is answered by `ended`."""
         link = call.link
-        if answer.error != Failure.MAY_HAVE_RUN or link is None or link.is_open:
+        if link is None or link.is_open:
+            return False
+        if answer.error == Failure.NOT_RUN:  # not a byte of it was sent: the next one gets it
+            call.link = None
+            self._wait(call)
+            return True
+        if answer.error != Failure.MAY_HAVE_RUN:
             return False
         call.link = None  # its answer is not taken for another loss
         call.deadline = asyncio.get_running_loop().time() + END_TIMEOUT

@@ -33,8 +33,8 @@ class Preparation:
         self._parts.repositories.look(self._parts.configuration.repositories)
         try:
             async with asyncio.timeout(PATIENCE):
-                while self._missing():
-                    await asyncio.sleep(LOOK)  # noqa: ASYNC110 - three parts would have to tell
+                while self._missing():  # noqa: ASYNC110 - three parts would have to tell
+                    await asyncio.sleep(LOOK)
                 await asyncio.gather(*map(self._build, self._used() & set(self._node.versions)))
         except TimeoutError:
             log.warning("not all drivers are prepared", extra={"missing": sorted(self._missing())})

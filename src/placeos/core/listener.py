@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Final
 
 from placeos.core.calls import Origin, Switch
 from placeos.wire.errors import CallError, Failure
 from placeos.wire.frame import Command, Header
+from placeos.wire.gate import Gate, LinkCounts
 from placeos.wire.link import Hello, Link, local_path
+from placeos.wire.tls import Certificates
 
 log = logging.getLogger("placeos.core")
 
-MAX_LINKS: Final = 1_000
 MAX_DEBUG: Final = 4 * 1024 * 1024  # bytes waiting in a link past which log lines are dropped
 
 Ask = Callable[[Header, bytes], Awaitable[bytes]]
@@ -82,6 +85,8 @@ class Listener:
         switch: Switch,
         debug: DebugLog,
         asks: Mapping[int, Ask],
+        counts: LinkCounts | None = None,
+        tls: Certificates | None = None,
     ) -> None:
         self._address = address
         self._secret = secret
@@ -89,29 +94,30 @@ class Listener:
         self._switch = switch
         self._debug = debug
         self._asks = asks
+        self._certificate = tls.own if tls is not None else b""
+        self._gate = Gate(self._make_link, counts=counts or LinkCounts(), tls=tls)
         self._origins: dict[Link, Origin] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._servers: list[asyncio.Server] = []
         self.port = 0
 
     async def __aenter__(self) -> Listener:
         host, port = self._address
-        loop = asyncio.get_running_loop()
-        server = await loop.create_server(self._make_link, host, port)
-        self._servers.append(server)
-        self.port = server.sockets[0].getsockname()[1]
-        path = local_path(f"{host}:{self.port}")
+        sockets = await _bound(host, port)
+        self.port = sockets[0].getsockname()[1]
+        await self._gate.__aenter__()
+        for sock in sockets:
+            self._gate.serve(sock)
+        local = socket.socket(socket.AF_UNIX)
         try:
-            self._servers.append(await loop.create_unix_server(self._make_link, path))
+            local.bind(local_path(f"{host}:{self.port}"))
+            self._gate.serve(local)
         except OSError as error:  # TCP serves everybody
+            local.close()
             log.warning("no local links", extra={"reason": str(error)})
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for server in self._servers:
-            server.close()
-        for link in list(self._origins):
-            link.close("core is stopping")
+        await self._gate.__aexit__()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -121,15 +127,24 @@ class Listener:
             self._request,
             hello=Hello(service="core", identity=self._identity),
             secret=self._secret,
+            certificate=self._certificate,
             server=True,
             on_closed=self._closed,
-            on_cancel=lambda sequence: origin.cancel(sequence),
         )
-        origin = Origin(link)
-        self._origins[link] = origin
-        if len(self._origins) > MAX_LINKS:
-            asyncio.get_running_loop().call_soon(link.close, "too many links")
+        link.on_cancel = partial(self._cancelled, link)
         return link
+
+    def _origin(self, link: Link) -> Origin:
+        """Made with the first call: who proves nothing leaves nothing here."""
+        origin = self._origins.get(link)
+        if origin is None:
+            origin = self._origins[link] = Origin(link)
+        return origin
+
+    def _cancelled(self, link: Link, sequence: int) -> None:
+        origin = self._origins.get(link)
+        if origin is not None:
+            origin.cancel(sequence)
 
     def _closed(self, link: Link, reason: Exception | None) -> None:
         origin = self._origins.pop(link, None)
@@ -140,7 +155,7 @@ class Listener:
     def _request(self, link: Link, header: Header, payload: bytes) -> None:
         command = header.command
         if command == Command.EXECUTE:
-            self._switch.execute(self._origins[link], header, payload)
+            self._switch.execute(self._origin(link), header, payload)
         elif command == Command.DEBUG:
             self._debug.add(header.module, link)
             link.reply(header.sequence)
@@ -166,3 +181,25 @@ class Listener:
             log.exception("question failed", extra={"command": int(header.command)})
             reason = f"core could not answer: {type(error).__name__}"
             link.fail(header.sequence, CallError(Failure.RAISED, reason, code=500))
+
+
+async def _bound(host: str, port: int) -> list[socket.socket]:
+    """TCP sockets bound to all addresses of `host`, at one port. Raises OSError."""
+    loop = asyncio.get_running_loop()
+    kind = socket.SOCK_STREAM
+    addresses = await loop.getaddrinfo(host or None, port, type=kind, flags=socket.AI_PASSIVE)
+    sockets: list[socket.socket] = []
+    try:
+        for family, _, protocol, _, address in dict.fromkeys(addresses):
+            sock = socket.socket(family, kind, protocol)
+            sockets.append(sock)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.bind((address[0], port, *address[2:]))
+            port = sock.getsockname()[1]
+    except BaseException:
+        for sock in sockets:
+            sock.close()
+        raise
+    return sockets

@@ -91,6 +91,11 @@ class Node:
         """Whether it is known what belongs to whom."""
         return self._view is not None
 
+    @property
+    def view_number(self) -> int:
+        """Of the view that `owns` goes by; 0 while there is none."""
+        return self._view.number if self._view is not None else 0
+
     def owns(self, record: str) -> bool:
         """Whether a module or system is this node's by the present view."""
         known = self._owned.get(record)

@@ -88,6 +88,7 @@ class Core:
         etcd: Etcd,
     ) -> None:
         secret = config.secret("cluster_secret")
+        self._certificates = config.cluster_certificates()
         self._config = config
         self._incarnation = incarnation
         self._folder = folder
@@ -104,6 +105,7 @@ class Core:
             service="core",
             identity=config.identity,
             registry=self.registry,
+            tls=self._certificates,
         )
         self.bindings = Bindings(
             redis, lookups := Lookups(redis), on_reconnect=self._redis_reconnected
@@ -277,6 +279,8 @@ class Core:
             identity=self._config.identity,
             switch=parts.switch,
             debug=parts.debug,
+            counts=self.supervision.links,
+            tls=self._certificates,
             asks={
                 Command.LOAD: self.supervision.load,
                 Command.STATS: self.supervision.stats,

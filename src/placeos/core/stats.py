@@ -53,6 +53,7 @@ class NodeStats(msgspec.Struct):
     uptime: int
     errors: dict[str, list[str]]
     processes: list[ProcessStats]
+    links: dict[str, object] = {}  # open, and refused by reason
 
 
 class _Cpu:
@@ -90,6 +91,7 @@ class Stats:
         modules: int,
         running: int,
         errors: dict[str, list[str]],
+        links: dict[str, object] | None = None,
     ) -> NodeStats:
         """A snapshot; the reading of /proc happens in a thread."""
         found = [
@@ -110,7 +112,9 @@ class Stats:
             )
             for process in processes
         ]
-        return await asyncio.to_thread(self._measure, found, modules, running, errors)
+        stats = await asyncio.to_thread(self._measure, found, modules, running, errors)
+        stats.links = links or {}
+        return stats
 
     def _measure(
         self, found: list[ProcessStats], modules: int, running: int, errors: dict[str, list[str]]

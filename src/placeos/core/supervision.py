@@ -17,6 +17,7 @@ from placeos.core.stats import Stats
 from placeos.model.driver import Role
 from placeos.wire.errors import CallError, Failure
 from placeos.wire.frame import Header
+from placeos.wire.gate import LinkCounts
 from placeos.wire.link import Link
 from placeos.wire.messages import DriverDefaults
 
@@ -33,6 +34,8 @@ class Supervision:
         self._node = node
         self._parts: Parts
         self._stats = Stats(identity)
+        self.links = LinkCounts()
+        """Of this core's listener."""
         self._ends: dict[str, deque[float]] = {}
 
     def connect(self, parts: Parts) -> None:
@@ -167,7 +170,7 @@ class Supervision:
             return None
         record = configuration.modules.get(module)
         if not self._node.owns(module):
-            return CallError(Failure.MOVED, "another core runs this module")
+            return self._moved()
         if record is None or not record.running:
             if not configuration.confirm(module):
                 return None
@@ -180,6 +183,10 @@ class Supervision:
         if reason is None:
             return None
         return CallError(Failure.NOT_RUN, f"the driver of this module cannot be used: {reason}")
+
+    def _moved(self) -> CallError:
+        view = self._node.view_number
+        return CallError(Failure.MOVED, "another core runs this module", view=view)
 
     def _driver_problem(self, driver: str) -> str | None:
         key = self._node.versions.get(driver)
@@ -197,7 +204,7 @@ class Supervision:
         if record is None:
             raise CallError(Failure.MODULE_NOT_FOUND, "could not find module")
         if not self._node.owns(module):
-            raise CallError(Failure.MOVED, "another core runs this module")
+            raise self._moved()
         driver = self._parts.configuration.drivers.get(record.driver_id)
         if driver is not None:
             self._parts.repositories.look([driver.repository_id])
@@ -227,6 +234,7 @@ class Supervision:
             modules=len(parts.executor.desired),
             running=len(parts.switch.running),
             errors=parts.reports.all_errors(),
+            links=self.links.snapshot(),
         )
         return msgspec.json.encode(found)
 

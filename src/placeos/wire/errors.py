@@ -44,6 +44,7 @@ class ErrorDetail(msgspec.Struct, omit_defaults=True):
     message: str
     kind: str = ""  # class name of what the driver raised
     backtrace: list[str] = []
+    view: int = 0  # number of the view by which a core said `moved`; 0: unknown
 
 
 class CallError(Exception):
@@ -57,6 +58,7 @@ class CallError(Exception):
         code: int = 0,
         kind: str = "",
         backtrace: list[str] | None = None,
+        view: int = 0,
     ) -> None:
         super().__init__(message)
         self.failure = failure
@@ -64,18 +66,27 @@ class CallError(Exception):
         self.code = code or CODES.get(failure, 500)
         self.kind = kind
         self.backtrace = backtrace or []
+        self.view = view
+        self.waited = 0
+        """Milliseconds for which the call waited for its module; travels in the header."""
 
     def detail(self) -> bytes:
         """The payload of the ERROR frame that carries this error on."""
-        return msgspec.json.encode(ErrorDetail(self.message, self.kind, self.backtrace))
+        detail = ErrorDetail(self.message, self.kind, self.backtrace, self.view)
+        return msgspec.json.encode(detail)
 
     @classmethod
     def parse(cls, error: str, code: int, payload: bytes) -> CallError:
         """The error that an ERROR frame carried."""
         try:
             detail = msgspec.json.decode(payload, type=ErrorDetail)
-        except msgspec.MsgspecError:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             detail = ErrorDetail(payload.decode("utf-8", "replace"))
         return cls(
-            error, detail.message, code=code, kind=detail.kind, backtrace=list(detail.backtrace)
+            error,
+            detail.message,
+            code=code,
+            kind=detail.kind,
+            backtrace=list(detail.backtrace),
+            view=detail.view,
         )

@@ -4,26 +4,27 @@ Requests go both ways, each with a sequence number; answers come in any order. M
 bounded: outgoing bytes by `HIGH_WATER` (senders should `await drain()`; past `HARD_LIMIT`
 a request fails as busy), open requests by `MAX_PENDING`.
 
-Between services the link starts with a proof of the cluster secret: both sides send a nonce
-in HELLO and answer the other's with HMAC-SHA256(secret, role + peer nonce + own nonce).
+Between services the link starts with a proof of the cluster secret (see `handshake`); before
+it nothing else is read. A request that spent its caller's time on the way (see `transit`) is
+answered as timed out and not handed on.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hmac
+import hashlib
 import logging
-import secrets
 from collections.abc import Callable
 from functools import partial
+from ssl import SSLObject
 from typing import Final, cast
 
-import msgspec
-
 from placeos.wire.errors import CallError, Failure
-from placeos.wire.frame import Command, FrameError, FrameReader, Header, encode
+from placeos.wire.frame import COMMANDS, Command, FrameError, FrameReader, Header, encode
+from placeos.wire.handshake import Handshake, Hello
+from placeos.wire.transit import Transit, now_ms
+from placeos.wire.waiting import OnReply, tell, wait_for_answer
 
-PROTOCOL: Final = 1
 HIGH_WATER: Final = 1024 * 1024  # bytes waiting in the socket before drain() waits
 HARD_LIMIT: Final = 64 * 1024 * 1024  # bytes waiting before requests fail as busy
 MAX_PENDING: Final = 65_536  # requests open in one direction
@@ -35,19 +36,8 @@ A flush by `call_soon` would cost every hop of a call one more turn of the loop.
 
 log = logging.getLogger("placeos.wire")
 
-OnReply = Callable[[Header, bytes], None]
 OnRequest = Callable[["Link", Header, bytes], None]
 OnClosed = Callable[["Link", Exception | None], None]
-
-
-class Hello(msgspec.Struct, omit_defaults=True):
-    """The first frame of each side."""
-
-    protocol: int = PROTOCOL
-    service: str = ""
-    identity: str = ""
-    nonce: str = ""
-    features: list[str] = []
 
 
 class Link(asyncio.Protocol):
@@ -55,7 +45,8 @@ class Link(asyncio.Protocol):
 
     `on_request` is called for every frame that is no answer, in order, on the loop; it must
     not block. It answers, now or later, with `reply` or `fail`. `on_cancel(sequence)` tells
-    that the asking side no longer waits for that request.
+    that the asking side no longer waits for that request. `certificate` is the own one (DER) of
+    a link over TLS. `heard` is when bytes came last, in loop time.
     """
 
     def __init__(
@@ -64,6 +55,7 @@ class Link(asyncio.Protocol):
         *,
         hello: Hello | None = None,
         secret: bytes | None = None,
+        certificate: bytes = b"",
         server: bool = False,
         on_closed: OnClosed | None = None,
         on_cancel: Callable[[int], None] | None = None,
@@ -72,19 +64,26 @@ class Link(asyncio.Protocol):
         self.on_request = on_request
         self.on_closed = on_closed
         self.on_cancel = on_cancel
+        self.on_ready: Callable[[Link], None] | None = None
+        """Hears of the end of the handshake before any request; may raise FrameError."""
         loop = asyncio.get_running_loop()
         self.ready: asyncio.Future[Hello] = loop.create_future()
         self.ready.add_done_callback(_retrieve)  # a closed link must not warn about it
         self.closed: asyncio.Future[None] = loop.create_future()
+        self.heard = loop.time()
         self._loop = loop
         self._hello = hello or Hello()
         self._secret = secret
-        self._role, self._peer_role = (b"server", b"client") if server else (b"client", b"server")
+        self._certificate = certificate
+        self._server = server
+        self._handshake: Handshake | None = None
         self._transport: asyncio.Transport | None = None
         self._reader = FrameReader()
+        self.transit = Transit()
         self._out: list[bytes] = []
         self._pending: dict[int, OnReply] = {}
         self._sequence = 0
+        self._handed = 0  # the last request of which the transport has bytes
         self._unanswered = 0  # requests of the other side that still wait for our answer
         self._writable = asyncio.Event()
         self._writable.set()
@@ -99,7 +98,9 @@ class Link(asyncio.Protocol):
         return self.ready.done() and not self.closed.done() and self._reason is None
 
     def call(self, header: Header, payload: bytes, on_reply: OnReply) -> int:
-        """Send a request; `on_reply` gets its REPLY or ERROR frame exactly once.
+        """Send a request; `on_reply` gets its REPLY or ERROR frame exactly once, and hears of
+        waiting if it is `Patient`. A link that is lost answers for the other side: not_run if
+        no byte of the request was handed to the transport, else may_have_run.
 
         Returns the sequence number, for `cancel`. Raises CallError (not_run, busy).
         """
@@ -109,6 +110,7 @@ class Link(asyncio.Protocol):
             raise CallError(Failure.BUSY, "too many requests are waiting on this link")
         self._sequence = sequence = self._sequence + 1
         header.sequence = sequence
+        header.sent = now_ms() if header.remaining else 0
         self.send(header, payload)
         if _turn is None and not self._pending:
             self._flush()  # nothing else is under way, so nothing is worth waiting for
@@ -166,6 +168,11 @@ class Link(asyncio.Protocol):
             if _turn is None and not self._unanswered:
                 self._flush()  # the other side waits for this one alone
 
+    def wait(self, sequence: int, seconds: float) -> None:
+        """Tell the asking side that its request waits here, for so long at most."""
+        if sequence and self.peer.protocol >= 2:
+            self.send(Header(Command.WAIT, sequence, remaining=int(seconds * 1000)))
+
     async def drain(self) -> None:
         """Wait until the other side takes bytes again."""
         await self._writable.wait()
@@ -189,6 +196,7 @@ class Link(asyncio.Protocol):
     def _flush(self) -> None:
         if self._out and self._transport is not None and not self._transport.is_closing():
             out, self._out = self._out, []
+            self._handed = self._sequence
             self._transport.write(out[0] if len(out) == 1 else b"".join(out))
 
     def buffered(self) -> int:
@@ -201,12 +209,17 @@ class Link(asyncio.Protocol):
         # uvloop's transports do not inherit from asyncio.Transport
         self._transport = transport = cast("asyncio.Transport", transport)
         transport.set_write_buffer_limits(high=HIGH_WATER)
-        self._hello.nonce = secrets.token_hex(16)
-        self.send(Header(Command.HELLO), msgspec.json.encode(self._hello))
+        self._handshake = shake = Handshake(
+            self._hello, secret=self._secret, server=self._server, binding=self._binding()
+        )
+        self.transit = shake.transit
+        transport.write(shake.begin())
         self._timer = self._loop.call_later(HANDSHAKE_TIMEOUT, self._handshake_late)
 
     def data_received(self, data: bytes) -> None:
         global _turn
+        if self._reason is not None:
+            return  # closed by this side: what still comes is not read, proved or not
         turn: list[Link] = []
         _turn = turn
         try:
@@ -217,12 +230,15 @@ class Link(asyncio.Protocol):
                 link._flush()
 
     def _handle(self, data: bytes) -> None:
+        self.heard = self._loop.time()
         try:
-            frames = self._reader.feed(data)
-            for header, payload in frames:
+            if self._handshake is not None:
+                data = self._greet(self._handshake, data)
+            for header, payload in self._reader.feed(data) if data else ():
                 self._receive(header, payload)
         except FrameError as error:
-            log.warning("closing the link to %s: %s", self._peer_name(), error)
+            if self.is_open:  # before, it is told to whoever waits for `ready`
+                log.warning("closing the link to %s: %s", self._peer_name(), error)
             self.abort(error)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -236,10 +252,11 @@ class Link(asyncio.Protocol):
         self._writable.set()
         pending, self._pending = self._pending, {}
         lost = CallError(Failure.MAY_HAVE_RUN, "the link was lost while waiting for the answer")
-        detail = lost.detail()
+        unsent = CallError(Failure.NOT_RUN, "the link was lost before the call was sent")
         for sequence, on_reply in pending.items():
-            header = Header(Command.ERROR, sequence, code=lost.code, error=lost.failure)
-            on_reply(header, detail)
+            error = unsent if sequence > self._handed else lost
+            header = Header(Command.ERROR, sequence, code=error.code, error=error.failure)
+            on_reply(header, error.detail())
         if self.on_closed is not None:
             self.on_closed(self, reason)
 
@@ -254,87 +271,76 @@ class Link(asyncio.Protocol):
     def _receive(self, header: Header, payload: bytes) -> None:
         command = header.command
         if command in (Command.REPLY, Command.ERROR):
+            if header.sent:
+                self.transit.age(header.sent, now_ms())
             on_reply = self._pending.pop(header.sequence, None)
             if on_reply is not None:
                 on_reply(header, payload)
-        elif not self.ready.done():
-            self._handshake(header, payload)
         elif command == Command.CANCEL:
             self._unanswered = max(0, self._unanswered - 1)
             if self.on_cancel is not None:
                 self.on_cancel(header.sequence)
+        elif command == Command.WAIT:
+            on_reply = self._pending.get(header.sequence)
+            if on_reply is not None:
+                tell(on_reply, header.remaining / 1000)
         else:
-            if header.sequence:
-                self._unanswered += 1
-            if command == Command.PING:
-                self.reply(header.sequence, payload)
-            else:
-                self.on_request(self, header, payload)
+            self._asked(header, payload)
 
-    def _handshake(self, header: Header, payload: bytes) -> None:
-        if header.command == Command.HELLO and not self.peer.nonce:
-            try:
-                self.peer = msgspec.json.decode(payload, type=Hello)
-            except msgspec.MsgspecError as error:
-                raise FrameError(f"unreadable hello: {error}") from error
-            if self.peer.protocol < PROTOCOL - 1:
-                raise FrameError(f"protocol {self.peer.protocol} is too old, need {PROTOCOL - 1}")
-            if not self.peer.nonce:
-                raise FrameError("hello without a nonce")
-            if self._secret is None:
-                self._established()
-            else:
-                proof = self._proof(self._role, self.peer.nonce, self._hello.nonce)
-                self.send(Header(Command.PROOF), proof)
-        elif header.command == Command.PROOF and self.peer.nonce and self._secret is not None:
-            expected = self._proof(self._peer_role, self._hello.nonce, self.peer.nonce)
-            if not hmac.compare_digest(payload, expected):
-                raise FrameError("the proof of the cluster secret is wrong")
-            self._established()
+    def _asked(self, header: Header, payload: bytes) -> None:
+        command = header.command
+        if command not in COMMANDS or command <= Command.PROOF:
+            raise FrameError(f"unexpected frame {command}", "unexpected")
+        if header.sequence:
+            self._unanswered += 1
+        if header.sent and not self._in_time(header):
+            error = CallError(Failure.TIMED_OUT, "the call was not run: it came too late")
+            self.fail(header.sequence, error)
+        elif command == Command.PING:
+            self.answer(Header(Command.REPLY, header.sequence, code=200, sent=now_ms()), payload)
         else:
-            raise FrameError(f"unexpected frame {header.command} during the handshake")
+            self.on_request(self, header, payload)
 
-    def _proof(self, role: bytes, theirs: str, ours: str) -> bytes:
-        assert self._secret is not None
-        return hmac.digest(self._secret, role + theirs.encode() + ours.encode(), "sha256")
+    def _in_time(self, header: Header) -> bool:
+        """Count the time on the way against the caller's; whether any is left."""
+        age = self.transit.age(header.sent, now_ms())
+        if header.remaining:
+            header.remaining -= age
+            return header.remaining > 0
+        return True
 
-    def _established(self) -> None:
+    def _greet(self, shake: Handshake, data: bytes) -> bytes:
+        """Go on with the handshake; the bytes that follow it."""
+        out = shake.feed(data)
+        if out and self._transport is not None:
+            self._transport.write(out)
+        if not shake.done or shake.peer is None:
+            return b""
+        self._handshake = None
+        self.peer = shake.peer
+        if self.on_ready is not None:
+            self.on_ready(self)
         if self._timer is not None:
             self._timer.cancel()
         self.ready.set_result(self.peer)
+        return shake.rest
+
+    def _binding(self) -> bytes:
+        """Hashes of the server's and the client's certificate, where the link is TLS."""
+        assert self._transport is not None
+        tls = cast("SSLObject | None", self._transport.get_extra_info("ssl_object"))
+        if tls is None:
+            return b""
+        pair = [self._certificate, tls.getpeercert(binary_form=True) or b""]
+        if not self._server:
+            pair.reverse()
+        return b"".join(hashlib.sha256(one).digest() for one in pair)
 
     def _handshake_late(self) -> None:
         self.abort(TimeoutError(f"no handshake within {HANDSHAKE_TIMEOUT:g} s"))
 
     def _peer_name(self) -> str:
         return f"{self.peer.service or 'unknown'} {self.peer.identity}".strip()
-
-
-async def wait_for_answer(
-    ask: Callable[[OnReply], Callable[[], None]], timeout: float | None
-) -> tuple[Header, bytes]:
-    """Wait for the answer to a call; `ask` makes it and returns what cancels it.
-
-    Raises CallError: that of an ERROR answer, or timed_out after `timeout` seconds.
-    """
-    future: asyncio.Future[tuple[Header, bytes]] = asyncio.get_running_loop().create_future()
-
-    def on_reply(header: Header, body: bytes) -> None:
-        if future.done():
-            return
-        if header.command == Command.ERROR:
-            future.set_exception(CallError.parse(header.error, header.code, body))
-        else:
-            future.set_result((header, body))
-
-    cancel = ask(on_reply)
-    try:
-        async with asyncio.timeout(timeout):
-            return await future
-    except TimeoutError:
-        raise CallError(Failure.TIMED_OUT, f"no answer within {timeout:g} s") from None
-    finally:
-        cancel()
 
 
 def local_path(address: str) -> str:
@@ -344,6 +350,9 @@ def local_path(address: str) -> str:
     An abstract name: it needs no folder, and is seen only in one network namespace.
     """
     return f"\0placeos-link/{address}"
+
+
+__all__ = ["Hello", "Link", "OnReply", "OnRequest", "local_path", "wait_for_answer"]
 
 
 def _retrieve(future: asyncio.Future[Hello]) -> None:

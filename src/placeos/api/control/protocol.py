@@ -103,6 +103,7 @@ class _Error(msgspec.Struct, omit_defaults=True):
     error_code: int = -1
     msg: str = ""
     code: int = 0
+    waited: int = 0
 
 
 class _Debug(msgspec.Struct):
@@ -162,13 +163,17 @@ def bound(id: int, meta: bytes) -> bytes:
     return b'{"id":%d,"type":"success","meta":%b}' % (id, meta)
 
 
-def executed(id: int, value: bytes, meta: bytes, code: int) -> bytes:
-    """Answer to exec; `value` is the JSON text that the driver returned."""
-    return b'{"id":%d,"type":"success","value":%b,"meta":%b,"code":%d}' % (
+def executed(id: int, value: bytes, meta: bytes, code: int, waited: int = 0) -> bytes:
+    """Answer to exec; `value` is the JSON text that the driver returned.
+
+    `waited` is told, in milliseconds, when the call had to wait for its module.
+    """
+    return b'{"id":%d,"type":"success","value":%b,"meta":%b,"code":%d%b}' % (
         id,
         clean(value) or b"null",
         meta,
         code or 200,
+        b',"waited":%d' % waited if waited else b"",
     )
 
 
@@ -192,9 +197,9 @@ def debug(id: int, module: str, meta: bytes, payload: bytes) -> bytes:
     return _encode(_Debug(id, "debug", module, level, line.message, Raw(meta)))
 
 
-def refused(refusal: Refusal, code: int = 500) -> bytes:
+def refused(refusal: Refusal, code: int = 500, waited: int = 0) -> bytes:
     """An error message."""
-    return _encode(_Error(refusal.id, "error", refusal.error_code, refusal.message, code))
+    return _encode(_Error(refusal.id, "error", refusal.error_code, refusal.message, code, waited))
 
 
 def call_failed(id: int, error: CallError) -> bytes:
@@ -208,7 +213,7 @@ def call_failed(id: int, error: CallError) -> bytes:
         kind = f" ({error.kind})" if error.kind else ""
         message = f"module raised: {message}{kind}"
     code = error.code if error.failure in _ANSWERED else 500
-    return refused(Refusal(error_code, message, id=id), code)
+    return refused(Refusal(error_code, message, id=id), code, error.waited)
 
 
 def clean(value: bytes) -> bytes:

@@ -17,6 +17,7 @@ from placeos.api.control.protocol import ErrorCode, Refusal, Request
 from placeos.model.tokens import Claims
 from placeos.wire.errors import CallError, Failure
 from placeos.wire.frame import Command, Header
+from placeos.wire.waiting import Grace, Patient
 
 EXEC_TIMEOUT: Final = 10.0  # seconds a call may take
 ANSWER_TIMEOUT: Final = 11.0  # seconds after which a core that does not answer is not waited for
@@ -77,10 +78,10 @@ class Services:
         self.router = router
 
 
-class _Call:
-    """One exec under way."""
+class _Call(Patient):
+    """One exec under way. As a callable it takes the answer."""
 
-    __slots__ = ("_calls", "_meta", "_outbox", "cancel", "deadline", "id")
+    __slots__ = ("_calls", "_grace", "_meta", "_outbox", "cancel", "deadline", "id")
 
     def __init__(
         self, id: int, meta: bytes, deadline: float, calls: dict[_Call, None], outbox: Outbox
@@ -91,15 +92,22 @@ class _Call:
         self._meta = meta
         self._calls = calls
         self._outbox = outbox
+        self._grace = Grace()
 
-    def answered(self, header: Header, payload: bytes) -> None:
+    def waits(self, seconds: float) -> None:
+        """The time for which its module is handed over is not the caller's."""
+        self.deadline += self._grace.add(seconds)
+
+    def __call__(self, header: Header, payload: bytes) -> None:
         """The REPLY or ERROR frame is there. Ignored when nobody waits any more."""
         if self._calls.pop(self, _GONE) is _GONE:
             return
         if header.command == Command.REPLY:
-            message = protocol.executed(self.id, payload, self._meta, header.code)
+            waited = header.waited
+            message = protocol.executed(self.id, payload, self._meta, header.code, waited)
         else:
             error = CallError.parse(header.error, header.code, payload)
+            error.waited = header.waited
             message = protocol.call_failed(self.id, error)
         self._outbox.answer(message)
 
@@ -124,7 +132,7 @@ class Session:
         self._loop = asyncio.get_running_loop()
         self._bindings: dict[tuple[str, str, int, str], tuple[Binding, Slot]] = {}
         self._debugs: dict[str, Stop] = {}
-        self._calls: dict[_Call, None] = {}  # in order of their deadlines
+        self._calls: dict[_Call, None] = {}
         self._lookups: set[asyncio.Task[None]] = set()
         self._sweep: asyncio.TimerHandle | None = None
 
@@ -278,7 +286,7 @@ class Session:
             remaining=int(EXEC_TIMEOUT * 1000),
         )
         try:
-            call.cancel = self._services.router.call(header, arguments, call.answered)
+            call.cancel = self._services.router.call(header, arguments, call)
         except CallError as error:
             call.failed(error)
 
@@ -286,11 +294,11 @@ class Session:
         """Give up on calls that no core answered in time. One timer serves all of them."""
         self._sweep = None
         now = self._loop.time()
-        for call in list(self._calls):
-            if call.deadline > now:
-                self._sweep = self._loop.call_at(call.deadline, self._expire)
-                break
+        for call in [one for one in self._calls if one.deadline <= now]:
             call.failed(CallError(Failure.TIMED_OUT, f"no answer within {ANSWER_TIMEOUT:g} s"))
+        if self._calls:
+            soonest = min(call.deadline for call in self._calls)
+            self._sweep = self._loop.call_at(soonest, self._expire)
 
     # -- debug ------------------------------------------------------------------------------
 
