@@ -8,7 +8,10 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from placeos.cluster.etcd import Etcd
-from placeos.cluster.membership import Membership, ViewKeeper, new_incarnation
+from placeos.cluster.core_member import CoreMember, Duties
+from placeos.cluster.handover import Memory, Timing
+from placeos.cluster.access import EtcdAccess
+from placeos.cluster.membership import new_incarnation
 from placeos.cluster.registry import PREFIX, Registration, Registry
 from placeos.wire.errors import CallError, Failure
 from placeos.wire.frame import Command, Header

@@ -3,9 +3,23 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from world import World, put, replace, steps, tick, turn, two_owners
+
+
+def follow(world: World, way: Sequence[str], wrong: Callable[[World], bool]) -> World:
+    """Take these steps, each by its name. Raises LookupError for one that is not possible, Found
+    when a wrong state is come to."""
+    for name in way:
+        found = next((after for step, after in steps(world) if step == name), None)
+        if found is None:
+            possible = ", ".join(step for step, _ in steps(world))
+            raise LookupError(f"no {name!r}, only {possible}")
+        world = found
+        if wrong(world):
+            raise Found(*way)
+    return world
 
 
 class Found(Exception):

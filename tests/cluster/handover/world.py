@@ -53,7 +53,8 @@ class Node(msgspec.Struct, frozen=True):
     renewed: int = 0
     sent: int | None = None  # a renewal is under way since then
     read: Seen | None = None  # it took effect, and this is its answer
-    act: Act | None = None  # a transaction is under way
+    act: Act | None = None  # a transaction is under way, also after its core has ended
+    actor: str = ""  # the incarnation that sent it
     asked: int | None = None
     yes: tuple[str, ...] = ()
     cut: bool = False  # from etcd
@@ -80,6 +81,7 @@ class World(msgspec.Struct, frozen=True):
     known: int = 0  # progress that PostgreSQL keeps
     past: tuple[Past, ...] = ()  # and the base of that view
     views: int = 1_000  # the search ends at this number of a view
+    identities: str = NAMES  # "abb": the third place starts a second core of the same identity
     faults: Faults = Faults()
 
 
@@ -125,6 +127,8 @@ def steps(world: World) -> Iterator[tuple[str, World]]:
 
 def _node_steps(world: World, place: int, node: Node) -> Iterator[tuple[str, World]]:
     memory = node.memory
+    if node.act is not None and not node.cut:
+        yield "write", write(world, place)
     if memory is None:
         return
     if node.sent is None and node.act is None:
@@ -141,16 +145,13 @@ def _node_steps(world: World, place: int, node: Node) -> Iterator[tuple[str, Wor
         yield "effect", effect(world, place)
     if node.sent is not None and node.cut:
         yield "lost", put(world, place, replace(node, sent=None, read=None))
-    if node.act is not None:
-        if not node.cut:
-            yield "write", write(world, place)
-        else:
-            yield "lost write", put(world, place, replace(node, act=None))
+    if node.act is not None and node.cut:
+        yield "lost write", put(world, place, replace(node, act=None))
     if set(node.running) - given(memory):
         yield "stop", put(world, place, stopped(node))
     if node.until is not None and handover.may_start(memory) and given(memory) - set(node.running):
         yield "start", put(world, place, started(node))
-    if node.cut and node.asked is None and node.running and handover.to_ask(memory):
+    if node.cut and node.asked is None and node.until and handover.to_ask(memory):
         yield "ask", put(world, place, replace(node, asked=0, yes=()))
     if node.asked is not None:
         yield from _answers(world, place, node)
@@ -159,7 +160,7 @@ def _node_steps(world: World, place: int, node: Node) -> Iterator[tuple[str, Wor
 def _answers(world: World, place: int, node: Node) -> Iterator[tuple[str, World]]:
     assert node.memory is not None
     for other, incarnation in sorted(handover.to_ask(node.memory)):
-        where = NAMES.index(other)
+        where = NAMES.index(incarnation[0])
         asked = world.nodes[where]
         if incarnation in node.yes or not asked.cut or asked.memory is None:
             continue
@@ -247,14 +248,16 @@ def begin(world: World, place: int, *, proof: bool = False) -> World:
     name = NAMES[place]
     incarnation = f"{name}{node.starts}"
     earlier = tuple(f"{name}{number}" for number in range(node.starts)) if proof else ()
-    memory = Memory(name, incarnation, EPOCH, progress=world.known, past=world.past)
+    memory = Memory(
+        world.identities[place], incarnation, EPOCH, progress=world.known, past=world.past
+    )
     fresh = Node(starts=node.starts + 1, dead=earlier, memory=memory, cut=node.cut)
     return put(world, place, fresh)
 
 
 def died(node: Node) -> Node:
     """Nothing of it runs any more."""
-    return Node(starts=node.starts, cut=node.cut)
+    return Node(starts=node.starts, cut=node.cut, act=node.act, actor=node.actor)
 
 
 def stopped(node: Node) -> Node:
@@ -331,7 +334,7 @@ def reply(world: World, place: int) -> World:
     leave = _leaving(node, memory, seen) if settled else None
     act = leave or handover.decide(memory, seen, 0, TIMING, settled=settled)
     world = recorded(world, memory.view)
-    return put(world, place, replace(node, act=act))
+    return put(world, place, replace(node, act=act, actor=memory.incarnation))
 
 
 def recorded(world: World, view: View | None) -> World:
@@ -352,22 +355,22 @@ def _leaving(node: Node, memory: Memory, seen: Seen) -> Write | None:
 def write(world: World, place: int) -> World:
     """A transaction reaches etcd."""
     node = world.nodes[place]
-    act, memory = node.act, node.memory
-    assert memory is not None
+    act, actor = node.act, node.actor
     etcd = world.etcd
     left = False
     if isinstance(act, Release):
-        released = dict(etcd.released) | {memory.incarnation: act.view.name}
-        if any(one.incarnation == memory.incarnation for one, _ in etcd.live):
+        released = dict(etcd.released) | {actor: act.view.name}
+        if any(one.incarnation == actor for one, _ in etcd.live):
             etcd = replace(etcd, released=tuple(sorted(released.items())))
     elif act is not None and unchanged(act, etcd):
         etcd = replace(etcd, view=act.view)
-        left = node.wish == "draining" and act.view.member(memory.incarnation) is None
+        left = node.wish == "draining" and act.view.member(actor) is None
         if left:
             world = recorded(world, act.view)
-            live = tuple(one for one in etcd.live if one[0].incarnation != memory.incarnation)
+            live = tuple(one for one in etcd.live if one[0].incarnation != actor)
             etcd = replace(etcd, live=live)
-    after = died(node) if left else replace(node, act=None)
+    node = replace(node, act=None, actor="")
+    after = died(node) if left else node
     return put(replace(world, etcd=_tidy(etcd)), place, after)
 
 
