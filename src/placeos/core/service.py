@@ -52,6 +52,7 @@ from placeos.core.reports import Reports
 from placeos.core.settings_store import SettingsStore
 from placeos.core.state_writer import StateWriter
 from placeos.core.supervision import Supervision
+from placeos.core.view_hint import ViewHint
 from placeos.driver.confinement.confine import prctl
 from placeos.driver.environment_build import Packages
 from placeos.model.repository import Repository
@@ -99,6 +100,7 @@ class Core:
         self.node = Node(config.identity, self._settle)
         self.supervision = Supervision(self.node, config.identity)
         self.registry = Registry(etcd)
+        self.view_hint = ViewHint(redis, self.registry)
         self.router = Router(
             config.etcd,
             secret=secret,
@@ -311,6 +313,7 @@ class Core:
                     ("node", self.node.run()),
                     ("election", self.election.run()),
                     ("housekeeping", self.housekeeping.run()),
+                    ("view hint", self.view_hint.run()),
                     ("participation", self._take_part(listener.port)),
                     ("eligibility", self._become_eligible()),
                 )

@@ -96,7 +96,8 @@ def settle(world: World, rounds: int = 60) -> World:
     for _ in range(rounds):
         for place, node in enumerate(world.nodes):
             if node.memory is not None:
-                cleared = replace(node, cut=False, sent=None, read=None, act=None)
+                idle = node.idle or (node.wish == "draining" and not node.running)
+                cleared = replace(node, cut=False, sent=None, read=None, act=None, idle=idle)
                 world = turn(put(world, place, cleared), place)
         world = tick(world)
         if two_owners(world):

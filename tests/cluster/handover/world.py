@@ -58,6 +58,7 @@ class Node(msgspec.Struct, frozen=True):
     asked: int | None = None
     yes: tuple[str, ...] = ()
     cut: bool = False  # from etcd
+    idle: bool = False  # it ended all that it ran, for good
 
 
 class Store(msgspec.Struct, frozen=True):
@@ -149,7 +150,9 @@ def _node_steps(world: World, place: int, node: Node) -> Iterator[tuple[str, Wor
         yield "lost write", put(world, place, replace(node, act=None))
     if set(node.running) - given(memory):
         yield "stop", put(world, place, stopped(node))
-    if node.until is not None and handover.may_start(memory) and given(memory) - set(node.running):
+    if node.wish == "draining" and not node.idle:
+        yield "end", put(world, place, replace(node, running=(), idle=True))
+    if node.until is not None and may_start(node) and given(memory) - set(node.running):
         yield "start", put(world, place, started(node))
     if node.cut and node.asked is None and node.until and handover.to_ask(memory):
         yield "ask", put(world, place, replace(node, asked=0, yes=()))
@@ -284,9 +287,14 @@ def turn(world: World, place: int) -> World:
     if node.memory is None:
         return world
     node = stopped(node)
-    if node.until is not None and handover.may_start(node.memory):
+    if node.until is not None and may_start(node):
         node = started(node)
     return put(world, place, node)
+
+
+def may_start(node: Node) -> bool:
+    """Whether it would start what it is given."""
+    return node.memory is not None and not node.idle and handover.may_start(node.memory)
 
 
 def effect(world: World, place: int) -> World:
@@ -331,7 +339,7 @@ def reply(world: World, place: int) -> World:
     if handover.unlimited(memory):
         node = replace(node, until=FOREVER)
     settled = not set(node.running) - given(memory)
-    leave = _leaving(node, memory, seen) if settled else None
+    leave = handover.leaving(memory, seen) if node.idle else None
     act = leave or handover.decide(memory, seen, 0, TIMING, settled=settled)
     world = recorded(world, memory.view)
     return put(world, place, replace(node, act=act, actor=memory.incarnation))
@@ -342,14 +350,6 @@ def recorded(world: World, view: View | None) -> World:
     if view is None or view.progress <= world.known:
         return world
     return replace(world, known=view.progress, past=view.base)
-
-
-def _leaving(node: Node, memory: Memory, seen: Seen) -> Write | None:
-    view = memory.view
-    me = handover.membership(memory)
-    if node.wish != "draining" or view is None or me is None or me.eligible or node.running:
-        return None
-    return handover.leaving(memory, seen) if view.completed else None
 
 
 def write(world: World, place: int) -> World:
@@ -364,7 +364,7 @@ def write(world: World, place: int) -> World:
             etcd = replace(etcd, released=tuple(sorted(released.items())))
     elif act is not None and unchanged(act, etcd):
         etcd = replace(etcd, view=act.view)
-        left = node.wish == "draining" and act.view.member(actor) is None
+        left = node.idle and act.view.member(actor) is None
         if left:
             world = recorded(world, act.view)
             live = tuple(one for one in etcd.live if one[0].incarnation != actor)
