@@ -48,7 +48,7 @@ format: test-setup ## Put the source into shape
 	@$(BIN)/ruff format $(wildcard $(SOURCES))
 
 bench: test-setup ## Measure every performance claim against its floor
-	@set -e; for file in bench/call.py bench/fanout.py bench/modules.py bench/rest_read.py; do echo "== $$file"; $(BIN)/python "$$file" $(ARGS); done
+	@set -e; for file in bench/call.py bench/fanout.py bench/modules.py bench/rest_read.py bench/views.py; do echo "== $$file"; $(BIN)/python "$$file" $(ARGS); done
 
 LOCK = $(BIN)/uv pip compile --no-config --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-header --quiet $(LOCK_ARGS)

@@ -17,6 +17,7 @@ from msgspec import Raw
 from placeos.cluster import handover
 from placeos.cluster import view as views
 from placeos.cluster.handover import Memory
+from placeos.cluster.ownership import Hashes, hash_modules
 from placeos.core.calls import Switch
 from placeos.core.configuration import Configuration
 from placeos.core.desired import Change, affected, want
@@ -72,6 +73,7 @@ class Node:
         self._settled = ""
         self._stopped = asyncio.Event()
         self._owned: dict[str, bool] = {}
+        self._hashes: tuple[list[str], Hashes] | None = None  # of these records
         self._touched: dict[str, None] = {}
         self._deleted: set[str] = set()
         self._wake = asyncio.Event()
@@ -125,10 +127,25 @@ class Node:
         number = view.number if view is not None else 0
         log.info("view taken", extra={"number": number, "completed": self._may_start})
         if not same:
-            self._owned.clear()
+            self._find_owned()
             if view is not None and view.members:  # else it is not ours to carry
                 self._parts.state.view_number = number
         self._look_at_everything()
+
+    def _find_owned(self) -> None:
+        """Who owns what, of all there is, at once: by one it would take seconds for many."""
+        view, configuration = self._view, self._parts.configuration
+        records = [*configuration.modules, *configuration.systems]
+        if view is None or not view.eligible:
+            self._owned = dict.fromkeys(records, False)
+            return
+        if self._hashes is None or self._hashes[0] != records:
+            self._hashes = (records, hash_modules(records))
+        found = views.owners(view, records, self._hashes[1])
+        identity = self._identity
+        self._owned = {
+            record: owner == identity for record, owner in zip(records, found, strict=True)
+        }
 
     def _look_at_everything(self) -> None:
         parts = self._parts

@@ -35,8 +35,9 @@ class ViewHint:
             view = self._registry.view
             if view is None:
                 continue
+            hint = encode(view, self._registry.nodes("core").values())
             try:
-                await self._redis.set(VIEW_HINT_KEY, encode(view, self._registry.nodes("core").values()))
+                await self._redis.set(VIEW_HINT_KEY, hint)
             except UNAVAILABLE as error:
                 log.info("hint not written", extra={"reason": str(error)})
                 await asyncio.sleep(RETRY)
