@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import itertools
 import logging
 import os
 import time
@@ -158,7 +159,7 @@ def hold(lives: list[Life]) -> float:
     kind that came soon after each other."""
     first, longest = HOLD
     seconds = 0.0
-    for life, following in zip(lives, [*lives[1:], None], strict=True):
+    for life, following in itertools.zip_longest(lives, lives[1:]):
         if life.ended:
             seconds = 0.0
             continue
