@@ -142,6 +142,40 @@ async def test_command_waits_for_the_connection_but_not_for_ever(write_driver, d
         assert await call == "ok"
 
 
+async def test_a_call_that_comes_before_the_first_connection_waits_for_it(write_driver, device):
+    file = write_driver(
+        """
+        import asyncio
+        from placeos.driver import TCP, Driver
+
+
+        class Lamp(Driver):
+            transport = TCP(port=9, ends_with=b"\\n")
+            go: asyncio.Event
+
+            async def started(self) -> None:
+                self.go = asyncio.Event()
+                await self.go.wait()
+
+            def goes(self) -> None:
+                self.go.set()
+
+            async def light(self) -> str:
+                return (await self.send("light")).decode()
+        """
+    )
+    async with drive(file, device=device, connected=False) as lamp:
+        call = lamp.exec("light")
+        await lamp.exec("goes")
+        await lamp.should_send(b"light\n")
+        await lamp.responds(b"ok\n")
+        assert await call == "ok"
+        await device.unplug()
+        await lamp.status("connected", False)
+        with pytest.raises(CallError, match="not connected"):  # as ever after the first
+            await lamp.exec("light")
+
+
 async def test_caller_that_is_gone_takes_its_command_along(write_driver, device):
     async with drive(write_driver(LAMP), device=device) as lamp:
         first = lamp.exec("unnamed")

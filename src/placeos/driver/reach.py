@@ -7,6 +7,7 @@ import logging
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any, Final
 
+from placeos.driver.calls import NO_CALL, present
 from placeos.driver.device import Device, Hooks
 from placeos.driver.errors import DriverError
 from placeos.driver.fencing.permit import Permit
@@ -43,6 +44,10 @@ class Reach:
         self._absence: asyncio.TimerHandle | None = None
         self._cause = ""  # why the device is not online, as last reported
         self._started = False
+        self._was_connected = module.state.text("connected") == b"true"
+        self._coming: asyncio.Future[None] | None = None  # the first connection, or none soon
+        if self._device is not None and self._device.standing:
+            self._coming = asyncio.get_running_loop().create_future()
 
     # -- life cycle -----------------------------------------------------------------------
 
@@ -81,6 +86,7 @@ class Reach:
         if self._absence is not None:
             self._absence.cancel()
         self._started = False
+        self._expect_no_more()
         await asyncio.gather(*(part.close() for part in (self._http, self._device) if part))
 
     # -- what the driver uses (see base.py) -----------------------------------------------
@@ -114,7 +120,10 @@ class Reach:
         return shell_of(self.transport, self.connection)
 
     async def send(self, command: Command) -> Any:
-        """Send a command."""
+        """Send a command. One of a call that came before the first connection waits for that,
+        as long as it would wait for a reply: the module may only have moved to this core."""
+        if self._coming is not None and not command.name and present.get() is not NO_CALL:
+            await asyncio.wait([self._coming], timeout=command.timeout)
         return await self._needed().send(command)
 
     async def receive(self, timeout: float, match: Match | None) -> bytes:
@@ -159,6 +168,7 @@ class Reach:
         if self._absence is not None:
             self._absence.cancel()
             self._absence = None
+        self._expect_no_more()
         self._module.state.set("connected", True)
         remember_host_key(self.connection, self._module.state, self.log)
         if self._device is not None and self._device.standing:
@@ -182,6 +192,8 @@ class Reach:
         if reason != self._cause:
             self._cause = reason
             self._module.tell("connect", f"cannot connect: {reason}")
+        if not self._was_connected:  # else another core may just have let go of it
+            self._expect_no_more()
 
     # -- inside ---------------------------------------------------------------------------
 
@@ -231,7 +243,13 @@ class Reach:
         if self._device is not None and self._device.connector.queued:  # in a crowd: no sign
             self._expect()
         else:
+            self._expect_no_more()
             self._module.state.set("connected", False)
+
+    def _expect_no_more(self) -> None:
+        if self._coming is not None:
+            self._coming.set_result(None)
+            self._coming = None
 
     def _run_hook(self, hook: str) -> None:
         """`connected` and `disconnected` run in the order in which they happened."""
