@@ -13,6 +13,7 @@ What it proves of a stretch of time, or refutes with the line that shows it:
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,6 +22,7 @@ from dataclasses import dataclass, field
 from history import ENDS, SECOND, Call, Event, Kind, Outcome
 
 LATE = 1.0  # seconds after a call was given up, in which its command may still be under way
+WORDS = 160  # characters of what a caller was told
 QUIET = 2.5  # seconds without a line (modules beat each second) after which a writer counts as gone
 
 
@@ -67,6 +69,8 @@ class Verdict:
     violations: list[Violation] = field(default_factory=list)
     outages: list[Outage] = field(default_factory=list)
     outcomes: Counter[str] = field(default_factory=Counter)
+    failures: Counter[str] = field(default_factory=Counter)
+    """What callers were told, without its numbers."""
     lines: int = 0
     slowest_call: float = 0.0
 
@@ -107,6 +111,8 @@ class Verdict:
         ]
         text += [f"  {count} x {rule}" for rule, count in self.rules().most_common()]
         text += [f"    {violation}" for violation in self.violations[:most]]
+        common = self.failures.most_common(most)
+        text += [f"  {count} calls failed: {words}" for words, count in common]
         return "\n".join(text)
 
 
@@ -141,6 +147,8 @@ def check(
     verdict.violations += broken(promise, verdict, calls)
     verdict.violations += disturbed(verdict.outages, frozenset(spared))
     verdict.outcomes.update(str(call.outcome) for call in calls)
+    failed = (call for call in calls if call.outcome is not Outcome.DONE)
+    verdict.failures.update(re.sub(r"\d+", "#", call.words)[:WORDS] for call in failed)
     verdict.slowest_call = max(((one.answered - one.sent) / SECOND for one in calls), default=0.0)
     return verdict
 

@@ -181,7 +181,7 @@ def crash_loop(name: str, times: int = 3, every: float = 10.0) -> list[Phase]:
         for _ in range(times):
             rig.cores[name].kill()
             await asyncio.to_thread(rig.cores[name].wait, 5.0)
-            rig.core(name)
+            rig.core(name, forgiven=False)
             await asyncio.sleep(every)
 
     what = f"crash every {every:g} s"

@@ -113,11 +113,13 @@ class Rig:
         prefix: tuple[str, ...] = (),
         data: str = "",
         key: str = "",
+        forgiven: bool = True,
     ) -> CoreProcess:
         """Start a core: a new one, or one of this name again.
 
         `engines` are where it finds them, `data` the name of another data folder, `key` under
-        which it is kept here if not its identity (the same identity started twice).
+        which it is kept here if not its identity (the same identity started twice). `forgiven`:
+        of its bad ends only the last is counted, so that it is not held back for minutes.
         """
         port = port or self._ports.setdefault(key or name, _free_port(host))
         addresses = msgspec.structs.replace(self._addresses, cores=(port,))
@@ -130,6 +132,8 @@ class Rig:
         }
         log = self.folder / f"{key or name}.log"
         core = CoreProcess(name, environment, log, prefix)
+        if forgiven:
+            _forgive(self._data.of(data or name) / "core" / name / "lives.json")
         previous = self.cores.get(key or name)
         if previous is not None and previous.alive:
             raise RigError(f"{name} runs already")
@@ -292,6 +296,12 @@ async def running(
         if cores:
             await rig.balanced()
         yield rig
+
+
+def _forgive(lives: Path) -> None:
+    with suppress(FileNotFoundError):
+        known = msgspec.json.decode(lives.read_bytes(), type=list[msgspec.Raw])
+        lives.write_bytes(msgspec.json.encode(known[-1:]))
 
 
 def _end_all(rig: Rig) -> None:
