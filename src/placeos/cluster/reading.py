@@ -54,6 +54,11 @@ def read(listing: Listing) -> Reading:
     return Reading(Seen(view, live, released, asserted), keys, registrations)
 
 
+def registration(item: KeyValue) -> Registration:
+    """The registration that a key holds; one that nobody can have if it cannot be read."""
+    return _decode(item.value, Registration) or Registration(incarnation="", address="")
+
+
 def comparisons(write: Write, reading: Reading) -> list[Compare]:
     """What must still hold for a view to be written: the view before it, and of every core that
     is or was concerned its very registration, or that there is none."""

@@ -48,8 +48,13 @@ class LinkCounts:
         self._told: dict[str, tuple[float, int]] = {}
 
     def refuse(self, reason: str, source: str, now: float) -> None:
-        """Count, and log at most every `QUIET` seconds for each reason."""
+        """Count, and log at most every `QUIET` seconds for each reason.
+
+        Who leaves by himself is only counted: probes of health do nothing else.
+        """
         self.refused[reason] += 1
+        if reason in ("left", "lost"):
+            return
         at, count = self._told.get(reason, (-QUIET, 0))
         if now - at >= QUIET:
             self._told[reason] = (now, self.refused[reason])
