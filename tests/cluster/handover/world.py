@@ -312,6 +312,9 @@ def effect(world: World, place: int) -> World:
     ttl = int(TIMING.ttl)
     live = {one.identity: (one, left) for one, left in world.etcd.live}
     present = live.get(memory.identity)
+    own = present is not None and present[0].incarnation == memory.incarnation
+    if present is not None and own and memory.amiss is None:  # it is not told at every view
+        me = replace(me, remembers=present[0].remembers)
     if (
         present is None
         or present[0].incarnation in node.dead
