@@ -50,10 +50,11 @@ class Apart:
             etcd_endpoints=(f"http://{address('etcd')}",),
             pids={},
         )
-        for number in range(1, cores + 1):
-            name = f"core-{number}"
+        self.rig.own = [f"core-{number}" for number in range(1, cores + 1)]
+        self.rig.start_again = self.core
+        for name in self.rig.own:
             self.namespaces[name] = self.network.member()
-            self.core(name)
+        self.rig.revive()
 
     def core(self, name: str, *, data: str = "", key: str = "") -> None:
         """Start a core in its namespace; see `Rig.core`."""

@@ -35,6 +35,7 @@ CORES = 3
 FAULTS: dict[str, Rounds] = {
     "kill": lambda number: faults.kill(_core(number)),
     "drain": lambda number: faults.drain(_core(number)),
+    "drain-slow-calls": lambda number: faults.drain_beside_slow_calls(_core(number)),
     "freeze": lambda number: faults.freeze(_core(number)),
     "freeze-core-alone": lambda number: faults.freeze(_core(number), alone=True),
     "join": lambda number: faults.join("core-4"),
@@ -107,6 +108,7 @@ class Campaign:
             yield far.rig, lambda name, number: apart.phases(far, name, number)
 
     async def _round(self, rig: Rig, name: str, phases: list[Phase], number: int) -> None:
+        rig.revive()
         await rig.balanced()
         for phase in phases:
             result = await observe(rig, phase, rate=self._rate)

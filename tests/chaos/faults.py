@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 
 from checker import Promise
@@ -73,6 +74,12 @@ def kill(*names: str) -> list[Phase]:
 def drain(name: str) -> list[Phase]:
     """SIGTERM: it hands over and goes; then it comes back."""
     return [leave(name), back(name)]
+
+
+def drain_beside_slow_calls(name: str, seconds: float = 2.0) -> list[Phase]:
+    """SIGTERM while some calls take their time: neither do they fail, nor do the others wait."""
+    what = f"SIGTERM drain, calls of {seconds:g} s"
+    return [replace(leave(name), name=what, slow=seconds), back(name)]
 
 
 def freeze(name: str, *, alone: bool = False, seconds: float = 3 * TTL) -> list[Phase]:

@@ -21,18 +21,20 @@ from rig import Site
 
 TIMEOUT = 10.0  # seconds a call may take, not counting a hand-over
 PATIENCE = 25.0  # seconds after which a call that nobody answered is given up
+SLOW = 7  # one of so many calls is slow
 _rounds = itertools.count(1)
 
 
 class Load:
     """Made by `running`; `calls` and `told` are for the checker once it has stopped."""
 
-    def __init__(self, site: Site, rate: float) -> None:
+    def __init__(self, site: Site, rate: float, slow: float) -> None:
         self.calls: list[Call] = []
         self.told: dict[int, str] = {}  # by device, the last mark the subscriber was told of
         self.reconnects = -1  # of the subscriber
         self._site = site
         self._rate = rate
+        self._slow = slow
         self._numbers = itertools.count(1)
         self._prefix = f"r{next(_rounds)}x{time.monotonic_ns():x}"
         self._tasks: set[asyncio.Task[None]] = set()
@@ -46,7 +48,11 @@ class Load:
         for number in itertools.count():
             device = number % len(self._site.modules)
             over_rest = (number // len(self._site.modules) + number) % 2 == 0
-            job = self._by_rest(client, device) if over_rest else self._by_socket(device)
+            how, more = ("mark", []) if number % SLOW or not self._slow else self._slowly()
+            if over_rest:
+                job = self._by_rest(client, device, how, more)
+            else:
+                job = self._by_socket(device, how, more)
             task = asyncio.create_task(job, name=f"call {number}")
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -59,13 +65,18 @@ class Load:
             await asyncio.wait(set(self._tasks), timeout=PATIENCE + 5)
         await asyncio.sleep(0.5)  # what the last of them set reaches the subscriber
 
-    async def _by_rest(self, client: httpx.AsyncClient, device: int) -> None:
+    def _slowly(self) -> tuple[str, list[float]]:
+        return "slow_mark", [self._slow]
+
+    async def _by_rest(
+        self, client: httpx.AsyncClient, device: int, how: str, more: list[float]
+    ) -> None:
         token = self._token(device)
         sent = time.monotonic_ns()
-        path = f"/modules/{self._site.modules[device]}/exec/mark"
+        path = f"/modules/{self._site.modules[device]}/exec/{how}"
         try:
             answer = await client.post(
-                path, json=[token], headers={"X-Timeout": f"{TIMEOUT:g}"}, timeout=PATIENCE
+                path, json=[token, *more], headers={"X-Timeout": f"{TIMEOUT:g}"}, timeout=PATIENCE
             )
         except httpx.HTTPError as error:
             self._note(token, device, sent, Outcome.FAILED, repr(error))
@@ -77,12 +88,12 @@ class Load:
         outcome = Outcome.NOT_RUN if '"not run"' in words else Outcome.FAILED
         self._note(token, device, sent, outcome, words)
 
-    async def _by_socket(self, device: int) -> None:
+    async def _by_socket(self, device: int, how: str, more: list[float]) -> None:
         token = self._token(device)
         sent = time.monotonic_ns()
         system, index = self._site.places[device]
         request = {"cmd": "exec", "sys": system, "mod": "Marker", "index": index}
-        request |= {"name": "mark", "args": [token]}
+        request |= {"name": how, "args": [token, *more]}
         try:
             async with asyncio.timeout(PATIENCE):
                 await self._bound.wait()
@@ -180,7 +191,10 @@ class _Socket(WSListener):  # type: ignore[misc]
             transport.disconnect()
         if frame.msg_type != WSMsgType.TEXT:
             return
-        message = json.loads(frame.get_payload_as_utf8_text())
+        text = frame.get_payload_as_utf8_text()
+        if text == "pong":  # it says so unasked, once in a while
+            return
+        message = json.loads(text)
         if message["type"] == "notify":
             meta = message["meta"]
             device = self._devices[meta["sys"], meta["index"]]
@@ -191,9 +205,10 @@ class _Socket(WSListener):  # type: ignore[misc]
 
 
 @asynccontextmanager
-async def running(site: Site, *, rate: float = 20.0) -> AsyncIterator[Load]:
-    """`rate` calls a second while this lasts; at the end all of them are answered."""
-    load = Load(site, rate)
+async def running(site: Site, *, rate: float = 20.0, slow: float = 0.0) -> AsyncIterator[Load]:
+    """`rate` calls a second while this lasts; at the end all of them are answered. With `slow`
+    a few of them take so many seconds."""
+    load = Load(site, rate, slow)
     async with (
         httpx.AsyncClient(
             base_url=site.url,

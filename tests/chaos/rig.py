@@ -60,6 +60,9 @@ class Rig:
         self.cores: dict[str, CoreProcess] = {}
         self.site: Site
         self.engines: Engines
+        self.start_again: Callable[[str], object] = self.core
+        """Starts a core where it belongs."""
+        self.own: list[str] = []  # the cores that are there before each fault
         self._data: Folder
         self._addresses: Addresses
         self._ports: dict[str, int] = {}  # of cores: they come back where they were
@@ -140,6 +143,12 @@ class Rig:
         core.start(spec.argv)
         self.cores[key or name] = core
         return core
+
+    def revive(self) -> None:
+        """Start the cores that should be there: a fault may have been too much for one."""
+        for name in self.own:
+            if name not in self.cores or not self.cores[name].alive:
+                self.start_again(name)
 
     # -- engines
 
@@ -291,8 +300,8 @@ async def running(
         await rig.start(sockets)
         stack.callback(_end_all, rig)
         await rig.describe()
-        for number in range(1, cores + 1):
-            rig.core(f"core-{number}")
+        rig.own = [f"core-{number}" for number in range(1, cores + 1)]
+        rig.revive()
         if cores:
             await rig.balanced()
         yield rig

@@ -30,6 +30,8 @@ class Phase:
     within: float = 40.0
     hurt: tuple[str, ...] = ()
     """The cores that are hurt, if only their modules may notice."""
+    slow: float = 0.0
+    """Seconds that a few of the calls take."""
     rest: float = 0.0
     """Seconds of load after the act, for what may take so long to be told (state in Redis)."""
 
@@ -45,7 +47,7 @@ class Result:
 
 async def observe(rig: Rig, phase: Phase, *, rate: float = 20.0) -> Result:
     """Carry out a phase under load and judge it."""
-    async with load.running(rig.site, rate=rate) as loading:
+    async with load.running(rig.site, rate=rate, slow=phase.slow) as loading:
         start = time.monotonic_ns()
         events = rig.devices.log.begin(start)
         spared = rig.devices_of_others(phase.hurt) if phase.hurt else ()

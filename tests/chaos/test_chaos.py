@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import faults
 import pytest
-from campaign import CORES, FAULTS
+from campaign import FAULTS
 from rig import Rig
 from rounds import Phase, observe
 
@@ -36,8 +36,6 @@ async def test_a_core_freezes(rig: Rig) -> None:
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("fault", FAULTS)
 async def test_a_whole_round(rig: Rig, fault: str) -> None:
-    for number in range(1, CORES + 1):
-        if not rig.cores[f"core-{number}"].alive:
-            rig.core(f"core-{number}")
+    rig.revive()
     await rig.balanced()
     await kept(rig, *FAULTS[fault](0))

@@ -42,8 +42,6 @@ async def test_a_core_is_cut_off_from_etcd(far: apart.Apart) -> None:
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("fault", apart.NETWORK_FAULTS)
 async def test_a_whole_round(far: apart.Apart, fault: str) -> None:
-    for name, core in far.rig.cores.items():
-        if not core.alive and name in far.namespaces and not name.endswith("-again"):
-            far.core(name)
+    far.rig.revive()
     await far.rig.balanced()
     await kept(far, *apart.phases(far, fault, 0))

@@ -108,7 +108,9 @@ class CoreMember:
         thread.start()
         try:
             while True:
-                self._beat = now()
+                before, self._beat = self._beat, now()
+                if self._beat - before > SILENCE:  # it, or all of this, stood still
+                    self._poke()
                 await asyncio.sleep(BEAT)
         finally:
             self._stopping = True

@@ -30,10 +30,11 @@ from placeos.core.plan import (
 from placeos.core.process.processes import Processes, Version
 from placeos.core.reports import Reports
 from placeos.core.state_writer import StateWriter
+from placeos.core.together import Together
 from placeos.wire.errors import CallError, Failure
 from placeos.wire.frame import Command, FrameError, Header
 from placeos.wire.link import Link
-from placeos.wire.messages import HAND_OVER, ModuleStart
+from placeos.wire.messages import FINISH_FIRST, ModuleStart
 
 log = logging.getLogger("placeos.core")
 
@@ -42,7 +43,7 @@ _Job = Coroutine[object, object, None]
 CONCURRENCY: Final = 64  # module steps under way at once
 START_TIMEOUT: Final = 10.0  # seconds
 STOP_TIMEOUT: Final = 2.0  # seconds
-FINISH: Final = 5.0  # seconds that calls under way may take before their module moves
+FINISH: Final = 5.2  # seconds for calls under way, which may take 5, before their module moves
 BACKOFF: Final = (1.0, 60.0)  # seconds: first and longest pause after a failed step
 
 
@@ -66,6 +67,7 @@ class Executor:
         self.desired: dict[str, Want] = {}
         self.versions: dict[str, Version] = {}
         self.instances: dict[str, Instance] = {}
+        self.together = Together()
         self._processes = processes
         self._switch = switch
         self._state = state
@@ -90,6 +92,7 @@ class Executor:
         instance = self.instances.get(module)
         if instance is not None and instance.hand_over != hand_over:
             instance.hand_over = hand_over
+            (self.together.expect if hand_over else self.together.ended)(module)
             if hand_over and instance.step is not None:
                 instance.step.cancel()
         before = self.desired.get(module)
@@ -261,6 +264,7 @@ class Executor:
     def _drop(self, module: str, instance: Instance) -> None:
         """The module does not run any more; keep what its next start should know."""
         del self.instances[module]
+        self.together.ended(module)
         self._needs.drop(instance.version)
         if instance.good:
             self._good[module] = instance.good
@@ -359,8 +363,10 @@ class Executor:
         link, instance.link = instance.link, None
         instance.good = b""
         if link is not None and link.is_open:
+            if instance.hand_over:
+                await self._finish(link, module)
             try:
-                await self._ask_to_stop(link, module, hand_over=instance.hand_over)
+                await link.request(Header(Command.STOP, module=module), timeout=STOP_TIMEOUT)
             except CallError as error:
                 if error.failure == Failure.TIMED_OUT:
                     # Its device must be free before anything else drives it.
@@ -368,16 +374,21 @@ class Executor:
                     await self._end_process(instance.version)
         self._on_stopped(module)
 
+    async def _finish(self, link: Link, module: str) -> None:
+        """Let calls under way end: its own, and those of all modules that move with it."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + FINISH
+        header = Header(Command.STOP, module=module, function=FINISH_FIRST)
+        try:
+            await link.request(header, timeout=FINISH)
+        except CallError as error:
+            log.info("calls did not end", extra={"id": module, "reason": error.message})
+        self.together.ended(module)
+        await self.together.wait(until - loop.time())
+
     async def _end_process(self, version: str) -> None:
         process = self._processes.by_key.get(version)
         child = process.child if process is not None else None
         if process is not None and child is not None:
             process.kill()
             await asyncio.wait([child.exited], timeout=STOP_TIMEOUT)
-
-    async def _ask_to_stop(self, link: Link, module: str, *, hand_over: bool) -> None:
-        header, seconds = Header(Command.STOP, module=module), STOP_TIMEOUT
-        if hand_over:
-            header.function = HAND_OVER
-            seconds += FINISH
-        await link.request(header, timeout=seconds)

@@ -150,6 +150,7 @@ class Node:
     def _look_at_everything(self) -> None:
         parts = self._parts
         configuration = parts.configuration
+        parts.executor.together.deciding()
         self.touch(parts.executor.instances)  # first what has to stop
         self.touch(configuration.modules)
         parts.lookups.touch(configuration.systems)
@@ -233,6 +234,7 @@ class Node:
                 if loop.time() >= until:
                     await asyncio.sleep(0)
                     until = loop.time() + SLICE
+            self._parts.executor.together.decided()
             self._stopped.set()
 
     def _decide(self, module: str) -> None:

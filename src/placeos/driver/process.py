@@ -35,7 +35,7 @@ from placeos.driver.upstream import Upstream
 from placeos.wire.errors import CallError, Failure
 from placeos.wire.frame import Command, FrameError, Header
 from placeos.wire.link import Hello, Link
-from placeos.wire.messages import HAND_OVER, ModuleStart
+from placeos.wire.messages import FINISH_FIRST, ModuleStart
 
 EXIT_UNUSABLE: Final = 3  # the driver file cannot be used
 READY_TIMEOUT: Final = 30.0  # seconds core may take to take note of READY
@@ -118,8 +118,8 @@ class DriverProcess:
                 start = msgspec.json.decode(payload, type=ModuleStart)
                 self._in_turn(header, start.id, functools.partial(self._update, start))
             case Command.STOP:
-                stop = functools.partial(self._stop, header.module, header.function == HAND_OVER)
-                self._in_turn(header, header.module, stop)
+                stop = self._finish if header.function == FINISH_FIRST else self._stop
+                self._in_turn(header, header.module, functools.partial(stop, header.module))
             case Command.TERMINATE:
                 self._link.reply(header.sequence)
                 self._ended.set()
@@ -178,11 +178,14 @@ class DriverProcess:
         self._module(start.id).update(start)
         return b"null"
 
-    async def _stop(self, module_id: str, hand_over: bool = False) -> bytes:
+    async def _finish(self, module_id: str) -> bytes:
         module = self._modules.get(module_id)
-        if module is not None and hand_over:
+        if module is not None and self._calls:
             await module.finish(set(self._calls.values()))
-        self._modules.pop(module_id, None)
+        return b"null"
+
+    async def _stop(self, module_id: str) -> bytes:
+        module = self._modules.pop(module_id, None)
         if module is not None:
             await module.stop()
         return b"null"

@@ -32,8 +32,9 @@ class SystemRecord(msgspec.Struct, omit_defaults=True):
     security_groups: list[str] = []
 
 
-HAND_OVER: Final = "hand over"
-"""As the function of a STOP: another core will run the module, so let calls under way end."""
+FINISH_FIRST: Final = "finish"
+"""As the function of a STOP that another one will follow: another core will run the module, so
+let calls under way end, and answer when they have."""
 
 
 class ModuleStart(msgspec.Struct, omit_defaults=True):
