@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -85,6 +86,7 @@ class Plain(Driver[PlainSettings]):
         return await self.system[place].echo(text)
 '''
 _numbers = itertools.count(1)
+_SERVED = re.compile(r'"view completed".*"eligible": \["')
 
 
 async def until(condition: Callable[[], object], timeout: float = 20.0) -> object:
@@ -136,6 +138,10 @@ class CoreProcess:
 
     def log(self) -> str:
         return self.log_file.read_text() if self.log_file.exists() else ""
+
+    def serving(self, times: int = 1) -> bool:
+        """Whether it completed a view that gives modules to somebody, so often."""
+        return len(_SERVED.findall(self.log())) >= times
 
 
 class Building:
@@ -274,7 +280,7 @@ def core_environment(environment, database_url, tmp_path):
 async def core(core_environment, redis, etcd, tmp_path):
     made = CoreProcess(core_environment(), tmp_path / "core.log")
     made.start()
-    await until(lambda: "view written" in made.log(), 60)
+    await until(made.serving, 60)
     yield made
     made.kill()
 
@@ -328,7 +334,7 @@ async def platform(
     core = CoreProcess(environment(url, folder / "data"), folder / "core.log")
     core.start()
     try:
-        await until(lambda: "view written" in core.log(), 60)
+        await until(core.serving, 60)
         async with running_router(engines, secrets_folder) as router:
             yield Platform(core, router, redis, database)
     finally:

@@ -131,6 +131,16 @@ class Participation:
             if self._member is not None:
                 self._member.wish(wish)
 
+    def unserved(self) -> bool:
+        """Whether this core is registered, and no other that could run modules is."""
+        member = self._member
+        if member is None or member.reading is None:
+            return False
+        return not any(
+            one.wish in ("ready", "held") and one.incarnation != self._incarnation
+            for one in member.reading.seen.live
+        )
+
     async def drain(self) -> bool:
         """Hand over to the others, and wait until all that could be is. Whether it was."""
         member = self._member

@@ -315,6 +315,7 @@ class Core:
                     ("housekeeping", self.housekeeping.run()),
                     ("view hint", self.view_hint.run()),
                     ("participation", self._take_part(listener.port)),
+                    ("preparation", self._preparation.run()),
                     ("eligibility", self._become_eligible()),
                 )
             ]
@@ -345,7 +346,7 @@ class Core:
 
     async def _become_eligible(self) -> None:
         """Take modules when what they need is here; after a bad end only if nobody else can."""
-        await self._preparation.done()
+        await self._preparation.done(self.participation.unserved)
         if seconds := self._folder.hold:
             log.info("held back after an unclean end", extra={"seconds": seconds})
             self.participation.ready(held=True)

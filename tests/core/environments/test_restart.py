@@ -41,7 +41,7 @@ async def test_a_restart_needs_neither_uv_nor_packages(
     core._environment = environment
     core.log_file.write_text("")
     core.start()
-    await until(lambda: "view written" in core.log(), 60)
+    await until(core.serving, 60)
     assert await call(meter, "library", timeout=60) == "1.0"
     assert "job begins" not in core.log()
 

@@ -67,7 +67,7 @@ async def test_a_core_is_let_in_by_https(
         await ask("pull")
     core.stop()
     core.start()  # with no server: out of its copy
-    await until(lambda: core.log().count("view written") >= 2, 60)
+    await until(lambda: core.serving(2), 60)
     await runs(module, 1)
     for secret in ("horse", "repo-another"):
         assert secret not in core.log()

@@ -26,7 +26,7 @@ async def test_a_restart_runs_what_was_deployed(
     core.stop()
     core.log_file.write_text("")
     core.start()
-    await until(lambda: "view written" in core.log(), 60)
+    await until(core.serving, 60)
     await runs(module, 1)
     told = await reload(git_repository, lambda one: one.has_runtime_error)
     assert told.deployed_commit_hash == upstream.git("rev-parse", "HEAD")
