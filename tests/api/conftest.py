@@ -15,7 +15,9 @@ from placeos.api import app
 from placeos.api.authentication import Authenticator
 from placeos.api.call import Services
 from placeos.api.reading import StateReader
-from placeos.cluster.registry import NodeInfo
+from placeos.cluster.etcd import Etcd
+from placeos.cluster.registry import PREFIX, NodeInfo
+from placeos.cluster.view import View
 from placeos.local.engines import Engines
 from placeos.model.tokens import Claims, UserClaims, Verifier, sign
 from placeos.state.bindings import Bindings
@@ -65,6 +67,8 @@ class Cores:
             )
             for identity in self.stats
         ]
+
+    view: View | None = None
 
     def owner(self, module_id: str) -> str | None:
         return next(iter(self.stats), None)
@@ -132,6 +136,7 @@ async def platform(
     private_key = (secrets_folder / "jwt.pem").read_bytes()
     authenticator = Authenticator(database, Verifier(private_key))
     cores = Cores()
+    etcd = Etcd(engines.etcd_endpoints)
     services = Services(
         database=database,
         authenticator=authenticator,
@@ -139,6 +144,7 @@ async def platform(
         state=StateReader(redis),
         lookups=lookups,
         router=cores,  # type: ignore[arg-type]
+        etcd=etcd,
         server_secret=b"server secret",
     )
     feed = ChangeFeed(database_url, authenticator.changed, authenticator.resync)
@@ -152,7 +158,10 @@ async def platform(
             await asyncio.sleep(0.01)
     running = Platform(services, app.create(services), cores, first, private_key, database_url)
     try:
-        yield running
+        async with etcd:
+            for item in (await etcd.list(PREFIX)).items:
+                await etcd.delete(item.key)
+            yield running
     finally:
         for client in running.clients:
             await client.aclose()

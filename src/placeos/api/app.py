@@ -10,6 +10,8 @@ from litestar.types import ASGIApp
 from placeos.api import (
     api_keys,
     cluster,
+    cluster_orders,
+    cluster_view,
     domains,
     drivers,
     errors,
@@ -38,6 +40,8 @@ _PARTS = (
     domains,
     api_keys,
     cluster,
+    cluster_view,
+    cluster_orders,
     jobs,
 )
 

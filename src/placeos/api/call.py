@@ -16,6 +16,7 @@ from placeos.api import errors
 from placeos.api.authentication import Authenticator
 from placeos.api.http import SLASH, read_body
 from placeos.api.reading import StateReader
+from placeos.cluster.etcd import Etcd
 from placeos.cluster.routing import Router
 from placeos.model.tokens import Claims, UserClaims
 from placeos.state.lookups import Lookups
@@ -38,6 +39,7 @@ class Services:
     state: StateReader
     lookups: Lookups
     router: Router
+    etcd: Etcd
     server_secret: bytes
     production: bool = True
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -11,13 +13,16 @@ from placeos.api import errors
 from placeos.api.call import Call, Reply, nothing, reply
 from placeos.api.routes import Parameter, Role, Route
 from placeos.cluster.registry import NodeInfo
+from placeos.cluster.view import View, owners
+from placeos.model.module import Module
+from placeos.store import Unavailable, queries
 from placeos.wire.errors import CallError
 from placeos.wire.frame import Command, Header
 
 ASK_TIMEOUT = 3.0  # seconds; a node that is slower is left out
 Stats = dict[str, Any]
 
-_NOT_LOAD = ("processes", "errors", "links")
+_NOT_LOAD = ("processes", "errors", "links", "membership")
 
 
 def routes() -> list[Route]:
@@ -26,7 +31,8 @@ def routes() -> list[Route]:
     status = Parameter("include_status", bool)
     return [
         Route(method="GET", path="/cluster", handler=index, query=(status,),
-              returns=list[dict[str, object]], summary="The nodes with their load", **common),
+              returns=list[dict[str, object]], summary="The nodes with their place and load",
+              **common),
         Route(method="GET", path="/cluster/{id}", handler=show, query=(status,),
               returns=list[dict[str, object]], summary="The drivers of one node", **common),
         Route(method="DELETE", path="/cluster/{id}", handler=terminate, status=202,
@@ -38,20 +44,56 @@ def routes() -> list[Route]:
 async def index(call: Call) -> Reply:
     """Every node that answers."""
     with_status = call.flag("include_status")
+    found, owned = await asyncio.gather(stats_of_nodes(call), count_owned(call))
+    view = call.services.router.view
     return reply(
         [
-            _node(node.identity, node.address, stats, with_status=with_status)
-            for node, stats in await stats_of_nodes(call)
+            _node(node, stats, with_status=with_status) | place(node, stats, view, owned)
+            for node, stats in found
         ]
     )
+
+
+def place(
+    node: NodeInfo, stats: Stats | None, view: View | None, owned: Mapping[str, int] | None
+) -> Stats:
+    """A node's place in the cluster. `lease_age`: seconds since its lease was last renewed;
+    `owned`: how many modules the view gives to each node, None if that is not known."""
+    member = view.member(node.incarnation) if view is not None else None
+    return {
+        "incarnation": node.incarnation,
+        "version": node.version,
+        "zone": node.zone,
+        "wish": node.wish,
+        "eligible": member is not None and member.eligible,
+        "modules_owned": owned.get(node.identity, 0) if owned is not None else None,
+        "lease_age": ((stats or {}).get("membership") or {}).get("lease_age"),
+    }
+
+
+async def count_owned(call: Call) -> dict[str, int] | None:
+    """How many modules the view gives to each node; None without PostgreSQL."""
+    view = call.services.router.view
+    if view is None:
+        return {}
+    try:
+        modules = await queries.ids(call.database, Module)
+    except Unavailable:
+        return None
+    return dict(Counter(await owners_of(view, modules)))
+
+
+async def owners_of(view: View, modules: Sequence[str]) -> list[str]:
+    """The owner of each module, beside the loop; empty when nobody is eligible."""
+    return await asyncio.to_thread(owners, view, modules)
 
 
 async def show(call: Call) -> Reply:
     """What runs on one node."""
     identity = _known(call)
-    stats = await _ask(call, identity)
+    stats = await ask_stats(call, identity)
     if stats is None:
-        raise _not_registered(identity)
+        raise not_registered(identity)
     with_status = call.flag("include_status")
     return reply([_driver(process, stats, with_status) for process in stats.get("processes", [])])
 
@@ -63,7 +105,7 @@ async def terminate(call: Call) -> Reply:
     try:
         _, payload = await call.services.router.ask(identity, header, b"", timeout=ASK_TIMEOUT)
     except CallError as error:
-        raise _not_registered(identity) from error
+        raise not_registered(identity) from error
     if payload == b"0":
         raise errors.not_found(f"no process of driver {driver!r} runs on {identity}")
     return nothing(202)
@@ -73,22 +115,24 @@ def _known(call: Call) -> str:
     """The node of the path. Raises 404."""
     identity = call.path("id")
     if identity not in {node.identity for node in call.services.router.nodes()}:
-        raise _not_registered(identity)
+        raise not_registered(identity)
     return identity
 
 
-def _not_registered(identity: str) -> errors.ApiError:
+def not_registered(identity: str) -> errors.ApiError:
+    """The 404 for a node."""
     return errors.not_found(f"core not registered: {identity}")
 
 
 async def stats_of_nodes(call: Call) -> list[tuple[NodeInfo, Stats]]:
     """Every node that answers, with what it says of itself."""
     nodes = call.services.router.nodes()
-    answers = await asyncio.gather(*(_ask(call, node.identity) for node in nodes))
+    answers = await asyncio.gather(*(ask_stats(call, node.identity) for node in nodes))
     return [(node, stats) for node, stats in zip(nodes, answers, strict=True) if stats is not None]
 
 
-async def _ask(call: Call, identity: str) -> Stats | None:
+async def ask_stats(call: Call, identity: str) -> Stats | None:
+    """What a node says of itself; None when it does not answer."""
     header = Header(Command.STATS, user=call.claims.sub)
     try:
         _, payload = await call.services.router.ask(identity, header, b"", timeout=ASK_TIMEOUT)
@@ -97,10 +141,14 @@ async def _ask(call: Call, identity: str) -> Stats | None:
         return None
 
 
-def _node(identity: str, address: str, stats: Stats, *, with_status: bool) -> Stats:
+def _node(registered: NodeInfo, stats: Stats, *, with_status: bool) -> Stats:
     processes = stats.get("processes", [])
     load = {name: value for name, value in stats.items() if name not in _NOT_LOAD}
-    node: Stats = {"id": identity, "uri": address, "load": {"local": load, "edge": {}}}
+    node: Stats = {
+        "id": registered.identity,
+        "uri": registered.address,
+        "load": {"local": load, "edge": {}},
+    }
     if with_status:
         modules = sum(len(process.get("modules", [])) for process in processes)
         node["status"] = {

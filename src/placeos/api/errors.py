@@ -16,6 +16,7 @@ from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFou
 from redis.exceptions import RedisError
 
 from placeos.api.authentication import Unauthorised
+from placeos.cluster.etcd import EtcdError
 from placeos.model.rules import Failure, Invalid, WrongType
 from placeos.state.client import StateUnavailable
 from placeos.store import Refused, Unavailable
@@ -116,6 +117,9 @@ def answer(request: AnyRequest, error: Exception, *, production: bool) -> Respon
         return _response(error.status_code, {"error": error.detail})
     if isinstance(error, Unavailable):
         return _response(503, {"error": str(error)}, {"Retry-After": "1"})
+    if isinstance(error, EtcdError):
+        message = f"the cluster's registry (etcd) is not available: {error}"
+        return _response(503, {"error": message}, {"Retry-After": "1"})
     if isinstance(error, StateUnavailable | RedisError):
         message = "the live state (Redis) is not available"
         return _response(503, {"error": message}, {"Retry-After": "1"})

@@ -46,7 +46,7 @@ async def main(config: Config) -> None:
         group.create_task(services.state.run(), name="state reader")
         group.create_task(services.router.run(), name="router")
         await authenticator.loaded.wait()
-        group.create_task(_register(config), name="membership")
+        group.create_task(_register(config, services.etcd), name="membership")
         async with control(
             config.control_listen,
             authenticator=authenticator,
@@ -63,6 +63,7 @@ async def _services(config: Config) -> AsyncIterator[tuple[Services, Bindings]]:
     redis = connect(config.redis_url)
     lookups = Lookups(redis)
     database = Database(config.database_url)
+    etcd = Etcd(config.etcd)
     services = Services(
         database=database,
         authenticator=Authenticator(database, Verifier(config.secret("jwt.pem"))),
@@ -77,12 +78,14 @@ async def _services(config: Config) -> AsyncIterator[tuple[Services, Bindings]]:
             tls=config.cluster_certificates(),
             view_hint=lambda: _read_hint(redis),
         ),
+        etcd=etcd,
         server_secret=config.secret("server_secret"),
         production=config.production,
     )
     await database.connect()
     try:
-        yield services, Bindings(redis, lookups)
+        async with etcd:
+            yield services, Bindings(redis, lookups)
     finally:
         await database.close()
         await redis.aclose()
@@ -93,7 +96,7 @@ async def _read_hint(redis: Redis) -> bytes | None:
     return value if isinstance(value, bytes) else None
 
 
-async def _register(config: Config) -> None:
+async def _register(config: Config, etcd: Etcd) -> None:
     host, port = config.listen
     registration = Registration(
         incarnation=new_incarnation(),
@@ -101,10 +104,7 @@ async def _register(config: Config) -> None:
         version=__version__,
         zone=config.zone,
     )
-    async with Etcd(config.etcd) as etcd:
-        await Membership(
-            etcd, service="api", identity=config.identity, registration=registration
-        ).run()
+    await Membership(etcd, service="api", identity=config.identity, registration=registration).run()
 
 
 async def serve_http(application: ASGIApp, address: tuple[str, int]) -> None:

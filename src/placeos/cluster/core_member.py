@@ -18,7 +18,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from placeos.cluster import handover, reading
+from placeos.cluster import handover, orders, reading
 from placeos.cluster.access import EtcdAccess
 from placeos.cluster.etcd import Compare, Etcd, EtcdError, Listing, Put
 from placeos.cluster.handover import Act, Memory, Release, Timing, Wish, Write
@@ -232,7 +232,9 @@ class CoreMember:
     async def _register(self, listing: Listing) -> bool:
         """Write the own key if it is not as it should be. Whether it was tried."""
         wanted = msgspec.structs.replace(
-            self._registration, remembers=handover.remembers(self.memory)
+            self._registration,
+            remembers=handover.remembers(self.memory),
+            wish=orders.wish(self._registration.wish, self.memory.identity, listing),
         )
         key = member_key("core", self.memory.identity)
         present = next((item for item in listing.items if item.key == key), None)
@@ -327,6 +329,7 @@ class CoreMember:
                 log.info("view released", extra={"number": act.view.number})
             return done
         gone = reading.farewell(identity, incarnation) if leaving else []
+        gone += reading.outdated(act, found)
         done = await self._etcd.txn(
             reading.comparisons(act, found), [reading.view_put(act.view), *gone]
         )

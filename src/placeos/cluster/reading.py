@@ -94,6 +94,14 @@ def farewell(identity: str, incarnation: str) -> list[Delete]:
     return [Delete(member_key("core", identity)), Delete(RELEASED + incarnation)]
 
 
+def outdated(write: Write, reading: Reading) -> list[Delete]:
+    """The operator's words about incarnations that a completed view makes an end of: whoever is
+    a member of it was there, and nobody else is asked about any more."""
+    if not write.view.completed:
+        return []
+    return [Delete(ASSERTED + one) for one in reading.seen.asserted]
+
+
 def _live(identity: str, registration: Registration) -> Live:
     return Live(
         identity,

@@ -18,6 +18,7 @@ from placeos.cluster.logs import Logs
 from placeos.cluster.outlook import Outlook, ViewHint
 from placeos.cluster.peers import Peer
 from placeos.cluster.registry import NodeInfo, Registry
+from placeos.cluster.view import View
 from placeos.wire.errors import CallError, Failure
 from placeos.wire.frame import Command, FrameError, Header
 from placeos.wire.link import Link, OnReply
@@ -202,9 +203,14 @@ class Router:
         """The cores that are registered at present."""
         return list(self._outlook.cores().values()) if self._outlook is not None else []
 
+    @property
+    def view(self) -> View | None:
+        """The view that calls go by; None while none is known."""
+        return self._outlook.view if self._outlook is not None else None
+
     def owner(self, module_id: str) -> str | None:
         """Identity of the core that owns a module by the present view."""
-        view = self._outlook.view if self._outlook is not None else None
+        view = self.view
         return views.owner(view, module_id) if view is not None else None
 
     async def ask(

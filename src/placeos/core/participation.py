@@ -13,7 +13,7 @@ import msgspec
 
 from placeos.cluster import handover
 from placeos.cluster.access import EtcdAccess
-from placeos.cluster.core_member import CoreMember, Duties
+from placeos.cluster.core_member import CoreMember, Duties, now
 from placeos.cluster.handover import Memory, Timing, Wish
 from placeos.cluster.registry import Registration
 from placeos.cluster.routing import Router
@@ -36,6 +36,20 @@ class GoOn(msgspec.Struct):
 
     asker: str
     addressed: str
+
+
+class Standing(msgspec.Struct):
+    """This core's place in the cluster, as it sees it itself; for operators."""
+
+    incarnation: str
+    lease_age: float | None
+    """Seconds since the last renewal that counted was sent; None: there was none."""
+    view: int
+    """Number of the newest view it knows; 0: none."""
+    completed: bool
+    eligible: bool
+    waiting_for: tuple[str, ...]
+    """Why that view is not completed."""
 
 
 class Lost(Exception):
@@ -115,6 +129,23 @@ class Participation:
             tasks.create_task(member.run(), name="participation: member")
             tasks.create_task(self._keep_record(), name="participation: record")
             raise Lost(await self._lost)
+
+    def standing(self) -> Standing | None:
+        """Its place; None until it takes part."""
+        member = self._member
+        if member is None:
+            return None
+        memory = member.memory
+        me = handover.membership(memory)
+        sent = member.lease_deadline - self._timing.ttl + self._timing.margin
+        return Standing(
+            incarnation=memory.incarnation,
+            lease_age=round(now() - sent, 3) if member.lease_deadline else None,
+            view=memory.view.number if memory.view is not None else 0,
+            completed=handover.may_start(memory),
+            eligible=me is not None and me.eligible,
+            waiting_for=member.reasons,
+        )
 
     def settle(self, view: str) -> None:
         """Nothing runs here but what this view gives to this core, and all is written."""

@@ -137,6 +137,7 @@ class Core:
         self._preparation = Preparation(self.node, self.parts, self._environments)
         self.registry.listeners.append(self.housekeeping.members_changed)
         self.supervision.connect(self.parts)
+        self.supervision.membership = self.participation.standing
         self.watchdog = Watchdog(
             self.parts.processes,
             on_blocked=self.supervision.process_blocked,

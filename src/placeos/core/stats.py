@@ -54,6 +54,7 @@ class NodeStats(msgspec.Struct):
     errors: dict[str, list[str]]
     processes: list[ProcessStats]
     links: dict[str, object] = {}  # open, and refused by reason
+    membership: object = None  # its place in the cluster, as it sees it
 
 
 class _Cpu:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -36,6 +37,8 @@ class Supervision:
         self._stats = Stats(identity)
         self.links = LinkCounts()
         """Of this core's listener."""
+        self.membership: Callable[[], object] = lambda: None
+        """Tells this core's place in the cluster."""
         self._ends: dict[str, deque[float]] = {}
 
     def connect(self, parts: Parts) -> None:
@@ -236,6 +239,7 @@ class Supervision:
             errors=parts.reports.all_errors(),
             links=self.links.snapshot(),
         )
+        found.membership = self.membership()
         return msgspec.json.encode(found)
 
 

@@ -57,6 +57,12 @@ async def page(
     return found, counted[0] if counted is not None else 0
 
 
+async def ids(database: Database, kind: type[E], *conditions: Condition) -> list[str]:
+    """The ids of all records that fulfil the conditions, in the order of their kind."""
+    query = select(TABLES[kind].c.id).where(*conditions).order_by(*ORDER[kind])
+    return [row["id"] for row in await database.fetch(query)]
+
+
 async def listed(
     database: Database,
     kind: type[E],
