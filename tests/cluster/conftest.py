@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 import pytest
+import taking_part
+from held_line import Line
+from taking_part import CALM, Place
 
 from placeos.cluster.etcd import Etcd
-from placeos.cluster.core_member import CoreMember, Duties
-from placeos.cluster.handover import Memory, Timing
-from placeos.cluster.access import EtcdAccess
-from placeos.cluster.membership import new_incarnation
-from placeos.cluster.registry import PREFIX, Registration, Registry
+from placeos.cluster.handover import Timing
+from placeos.cluster.registry import PREFIX, Registry
 from placeos.wire.errors import CallError, Failure
 from placeos.wire.frame import Command, Header
 from placeos.wire.link import Hello, Link
@@ -20,16 +20,9 @@ from placeos.wire.link import Hello, Link
 SECRET = b"the secret of this test cluster"
 
 
-async def until(condition: Callable[[], object], timeout: float = 10.0) -> None:
-    """Wait until the condition holds; fails after `timeout` seconds."""
-    async with asyncio.timeout(timeout):
-        while not condition():
-            await asyncio.sleep(0.005)
-
-
 @pytest.fixture(name="until")
 def until_fixture():
-    return until
+    return taking_part.until
 
 
 @pytest.fixture
@@ -40,14 +33,28 @@ async def etcd(engines) -> AsyncIterator[Etcd]:
         yield client
 
 
+@pytest.fixture
+async def place(engines, etcd):
+    """Makes and starts places; those that the test left are ended."""
+    made: list[Place] = []
+    others: dict[str, Place] = {}
+
+    def make(identity: str, incarnation: str = "", **more) -> Place:
+        endpoints = more.pop("endpoints", engines.etcd_endpoints)
+        found = Place(endpoints, identity, incarnation, others=others, **more)
+        made.append(found)
+        others[identity] = found
+        return found.start()
+
+    yield make
+    await asyncio.gather(*(one.stop() for one in made))
+
+
 class FakeCore:
     """A registered core whose link answers with its identity."""
 
-    def __init__(self, etcd: Etcd, identity: str, incarnation: str = "", **more) -> None:
-        self.etcd = etcd
+    def __init__(self, etcd: Etcd, endpoints: list[str], identity: str, incarnation: str) -> None:
         self.identity = identity
-        self.incarnation = incarnation or new_incarnation()
-        self.more = more
         self.registry = Registry(etcd)
         self.server: asyncio.Server | None = None
         self.links: set[Link] = set()
@@ -58,30 +65,25 @@ class FakeCore:
         self.seen: list[Header] = []
         self.times: list[float] = []
         self.cancelled: list[int] = []
-        self.membership: Membership | None = None
+        self.place: Place
+        self.incarnation = incarnation
+        self.endpoints = endpoints
         self.port = 0
         self.advertised = 0  # another port, of a proxy before this core
 
-    async def start(self, ttl: int = 3) -> None:
+    async def start(self, **more) -> None:
         loop = asyncio.get_running_loop()
         self.server = await loop.create_server(self.link, "127.0.0.1", self.port)
         self.port = self.server.sockets[0].getsockname()[1]
-        self.membership = Membership(
-            self.etcd,
-            service="core",
-            identity=self.identity,
-            registration=Registration(
-                self.incarnation, f"127.0.0.1:{self.advertised or self.port}"
-            ),
-            ttl=ttl,
-            **self.more,
-        )
-        keeper = ViewKeeper(self.etcd, self.registry, self.membership)
-        self.tasks = [
-            asyncio.create_task(self.membership.run()),
-            asyncio.create_task(self.registry.run()),
-            asyncio.create_task(keeper.run()),
-        ]
+        self.place = Place(
+            self.endpoints,
+            self.identity,
+            self.incarnation,
+            address=f"127.0.0.1:{self.advertised or self.port}",
+            **more,
+        ).start()
+        self.incarnation = self.place.incarnation
+        self.tasks = [asyncio.create_task(self.registry.run())]
 
     def link(self) -> Link:
         link = Link(
@@ -110,8 +112,9 @@ class FakeCore:
 
     async def stop(self, *, leave: bool = True) -> None:
         """Stop; without `leave` as if killed: the key stays until its lease ends."""
-        if not leave and self.membership is not None:
-            self.membership._lease = 0
+        if leave:
+            await self.place.leave()
+        await self.place.stop()
         for task in self.tasks:
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
@@ -121,73 +124,33 @@ class FakeCore:
             link.close()
 
 
-class Line:
-    """A TCP line in front of a core that can be held: bytes wait and are not lost, as in a
-    network that is cut and comes back."""
-
-    def __init__(self, port: int) -> None:
-        self.behind = port
-        self.port = 0
-        self.open = asyncio.Event()
-        self.open.set()
-        self.held = 0  # bytes that wait
-        self._server: asyncio.Server | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    async def __aenter__(self) -> Line:
-        self._server = await asyncio.start_server(self._connect, "127.0.0.1", 0)
-        self.port = self._server.sockets[0].getsockname()[1]
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        assert self._server is not None
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there, back = await asyncio.open_connection("127.0.0.1", self.behind)
-        for one, other in ((reader, back), (there, writer)):
-            task = asyncio.create_task(self._pass_on(one, other))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-
-    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while data := await reader.read(65536):
-                if not self.open.is_set():
-                    self.held += len(data)
-                    await self.open.wait()
-                writer.write(data)
-        except OSError:
-            pass
-        finally:
-            writer.close()
-
-
 @pytest.fixture
 def line() -> type[Line]:
     return Line
 
 
 @pytest.fixture
-async def core(etcd):
+async def core(etcd, engines):
     started: list[FakeCore] = []
 
     async def start(
-        identity: str, incarnation: str = "", *, ttl: int = 3, line: Line | None = None, **more
+        identity: str,
+        incarnation: str = "",
+        *,
+        predecessor: str = "",
+        timing: Timing = CALM,
+        line: Line | None = None,
     ) -> FakeCore:
-        node = FakeCore(etcd, identity, incarnation, **more)
+        node = FakeCore(etcd, engines.etcd_endpoints, identity, incarnation)
         started.append(node)
         if line is not None:
             node.port, node.advertised = line.behind, line.port
-        await node.start(ttl)
+        await node.start(timing=timing, dead=(predecessor,) if predecessor else ())
         return node
 
     yield start
     for node in started:
-        await node.stop()
+        await node.stop(leave=False)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Registration under a lease, and views written by whoever first sees a difference."""
+"""Registration of plain services under a lease; what the registry makes of the keys."""
 
 from __future__ import annotations
 
@@ -8,16 +8,14 @@ import signal
 
 import msgspec
 import pytest
+from taking_part import holds
 
 from placeos.cluster.etcd import Compacted, Compare, Etcd, EtcdError, Put
+from placeos.cluster.membership import Membership
 from placeos.cluster.registry import Registration, Registry, member_key
-from placeos.cluster.view import VIEW_KEY, View
 from placeos.local.engines import running_engines
 
-
-async def view_of(etcd) -> View | None:
-    item = await etcd.get(VIEW_KEY)
-    return msgspec.json.decode(item.value, type=View) if item else None
+KEY = member_key("api", "api-1")
 
 
 async def test_transactions_and_leases(etcd):
@@ -61,58 +59,64 @@ async def test_a_watch_delivers_and_reports_compaction(etcd):
             pass
 
 
-async def test_a_core_registers_and_writes_the_view(etcd, core, until):
-    # Views are counted: none may come from a lease that ended because the machine was busy.
-    one = await core("core-1", ttl=60)
-    await until(lambda: one.registry.view and one.registry.view.eligible == ("core-1",))
-    two = await core("core-2", ttl=60)
-    await until(lambda: two.registry.view and len(two.registry.view.members) == 2)
-    await until(lambda: one.registry.view == two.registry.view)
-    await two.stop()
-    await until(lambda: one.registry.view.eligible == ("core-1",))
-    assert (await view_of(etcd)).number == 3
+@pytest.fixture
+async def service(etcd):
+    """Makes and runs plain instances of a service."""
+    tasks = []
+
+    def start(incarnation: str, ttl: int = 60) -> Membership:
+        made = Membership(
+            etcd,
+            service="api",
+            identity="api-1",
+            registration=Registration(incarnation, "h:1"),
+            ttl=ttl,
+        )
+        tasks.append((made, asyncio.create_task(made.run())))
+        return made
+
+    async def stop(one: Membership) -> None:
+        for made, task in tasks:
+            if made is one:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+
+    start.stop = stop
+    yield start
+    for made, _ in tasks:
+        await stop(made)
 
 
-async def test_a_killed_core_leaves_the_view_within_its_lease(core, until):
-    one = await core("core-1")
-    two = await core("core-2")
-    await until(lambda: one.registry.view and len(one.registry.view.members) == 2)
-    await two.stop(leave=False)
-    await until(lambda: one.registry.view.eligible == ("core-1",), 20)
+async def test_the_second_of_one_identity_waits_for_the_first_to_leave(service, etcd, until):
+    one = service("a")
+    await one.registered.wait()
+    two = service("b", ttl=3)
+    await holds(lambda: not two.registered.is_set(), 1.5)
+    await service.stop(one)
+    await until(two.registered.is_set)
+    item = await etcd.get(KEY)
+    assert msgspec.json.decode(item.value, type=Registration).incarnation == "b"
+    assert item.lease == two.lease
 
 
-async def test_the_second_of_one_identity_waits(etcd, core, until):
-    one = await core("core-1", ttl=60)  # it must not lose its lease while it is waited for
-    await one.membership.registered.wait()
-    two = await core("core-1")
-    await asyncio.sleep(1.5)
-    assert not two.membership.registered.is_set()
-    await one.stop()
-    await until(two.membership.registered.is_set)
+async def test_who_ends_takes_its_registration_along(service, etcd):
+    one = service("a")
+    await one.registered.wait()
+    await service.stop(one)
+    assert await etcd.get(KEY) is None
 
 
-async def test_a_proven_successor_replaces_at_once(etcd, core, until):
-    one = await core("core-1", ttl=60)
-    await until(lambda: one.registry.view)
-    await one.stop(leave=False)
-    two = await core("core-1", predecessor=one.incarnation)
-    await until(two.membership.registered.is_set)  # far sooner than the lease of 60 s ends
-    await until(lambda: two.registry.view.members[0].incarnation == two.incarnation)
-
-
-async def test_a_lost_lease_and_a_lost_key_are_made_again(etcd, core, until):
-    one = await core("core-1")
-    await one.membership.registered.wait()
-    key = member_key("core", "core-1")
-    first = await etcd.get(key)
-    await etcd.revoke(first.lease)
+async def test_a_lost_lease_and_a_lost_key_are_made_again(service, etcd):
+    one = service("a", ttl=3)
+    await one.registered.wait()
+    await etcd.revoke((await etcd.get(KEY)).lease)
     async with asyncio.timeout(15):
-        while (item := await etcd.get(key)) is None:
+        while (item := await etcd.get(KEY)) is None:
             await asyncio.sleep(0.05)
-    assert msgspec.json.decode(item.value, type=Registration).incarnation == one.incarnation
-    await etcd.delete(key)
+    assert msgspec.json.decode(item.value, type=Registration).incarnation == "a"
+    await etcd.delete(KEY)
     async with asyncio.timeout(15):
-        while await etcd.get(key) is None:
+        while await etcd.get(KEY) is None:
             await asyncio.sleep(0.05)
 
 
@@ -143,14 +147,3 @@ async def test_the_registry_keeps_what_it_knew_while_etcd_is_away(tmp_path, unti
         await until(lambda: len(registry.nodes("core")) == 2, 15)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-
-
-async def test_a_lost_view_is_written_again_by_who_remembers_it(etcd, core, until):
-    one = await core("core-1", ttl=60)
-    await until(lambda: one.registry.view)
-    before = await view_of(etcd)
-    await etcd.delete(VIEW_KEY)
-    async with asyncio.timeout(15):
-        while await view_of(etcd) is None:
-            await asyncio.sleep(0.02)
-    assert await view_of(etcd) == before

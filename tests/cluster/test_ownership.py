@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 
+import msgspec
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
 from placeos.cluster import ownership
-from placeos.cluster.view import NodeInfo, View, ViewMember, owner, owners, successor
+from placeos.cluster.view import Member, View, owner, owners
 
 identities = st.lists(st.text(min_size=1, max_size=12), min_size=1, max_size=12, unique=True)
 modules = st.lists(st.text(min_size=1, max_size=20), min_size=1, max_size=40, unique=True)
@@ -74,8 +75,8 @@ def test_exceptions_and_eligibility():
     view = View(
         "e",
         1,
-        (ViewMember("a", "1"), ViewMember("b", "2"), ViewMember("c", "3", eligible=False)),
-        {"mod-1": "b", "mod-2": "c", "mod-3": "nobody"},
+        (Member("a", "1"), Member("b", "2"), Member("c", "3", eligible=False)),
+        exceptions=(("mod-1", "b"), ("mod-2", "c"), ("mod-3", "nobody")),
     )
     ids = ["mod-1", "mod-2", "mod-3", *(f"mod-{n}" for n in range(10, 60))]
     found = owners(view, ids)
@@ -86,18 +87,14 @@ def test_exceptions_and_eligibility():
     assert owner(View("e", 1), "mod-1") is None
 
 
-def test_successor():
-    first = NodeInfo("core", "core-1", "i1", "h:1")
-    second = NodeInfo("core", "core-2", "i2", "h:2")
-    assert successor(None, [], epoch="e") is None
-    view = successor(None, [first], epoch="e")
-    assert view is not None
-    assert (view.number, view.epoch) == (1, "e")
-    assert successor(view, [first], epoch="x") is None
-    assert successor(view, [], epoch="x") is None
-    grown = successor(view, [second, first], epoch="x")
-    assert grown is not None
-    assert (grown.number, grown.epoch, grown.eligible) == (2, "e", ("core-1", "core-2"))
-    again = successor(grown, [first, NodeInfo("core", "core-2", "i9", "h:2")], epoch="x")
-    assert again is not None
-    assert again.number == 3
+def test_a_view_is_named_by_what_it_gives_to_whom():
+    view = View("e", 1, (Member("a", "1"), Member("b", "2")))
+    assert msgspec.structs.replace(view, completed=True).name == view.name
+    others = [
+        View("e", 2, view.members),
+        View("e", 1, view.members[:1]),
+        View("e", 1, (Member("a", "1"), Member("b", "3"))),
+        View("e", 1, (Member("a", "1"), Member("b", "2", eligible=False))),
+        View("e", 1, view.members, exceptions=(("mod-1", "a"),)),
+    ]
+    assert len({one.name for one in [view, *others]}) == 6

@@ -7,6 +7,7 @@ import socket
 from collections.abc import AsyncIterator
 
 import pytest
+from taking_part import Place
 
 from placeos.cluster.routing import Router
 from placeos.core import calls
@@ -110,8 +111,7 @@ async def test_a_call_whose_caller_is_gone_is_not_run(module: Link) -> None:
 async def test_a_driver_calls_a_module_of_another_core(engines, module: Link) -> None:
     """Two switches, a router between them: answered, waited for, and cancelled over there."""
     from placeos.cluster.etcd import Etcd
-    from placeos.cluster.membership import Membership, ViewKeeper
-    from placeos.cluster.registry import PREFIX, Registration, Registry
+    from placeos.cluster.registry import PREFIX, Registry
 
     secret = b"the secret of these cores"
     away = Switch(lambda _: None)
@@ -127,13 +127,9 @@ async def test_a_driver_calls_a_module_of_another_core(engines, module: Link) ->
         for item in (await etcd.list(PREFIX)).items:
             await etcd.delete(item.key)
         registry = Registry(etcd)
-        membership = Membership(
-            etcd,
-            service="core",
-            identity="core-2",
-            registration=Registration("a", f"127.0.0.1:{listener.port}"),
-            ttl=3,
-        )
+        place = Place(
+            engines.etcd_endpoints, "core-2", "a", address=f"127.0.0.1:{listener.port}"
+        ).start()
         router = Router(
             engines.etcd_endpoints,
             secret=secret,
@@ -141,13 +137,7 @@ async def test_a_driver_calls_a_module_of_another_core(engines, module: Link) ->
             identity="core-1",
             registry=registry,
         )
-        jobs = (
-            membership.run(),
-            registry.run(),
-            router.run(),
-            ViewKeeper(etcd, registry, membership).run(),
-        )
-        tasks = [asyncio.create_task(job) for job in jobs]
+        tasks = [asyncio.create_task(job) for job in (registry.run(), router.run())]
         near, far = await pair(Switch(lambda _: None), router)
         try:
             waiting = asyncio.create_task(far.request(ask(), b"[7]", timeout=0.3))
@@ -172,6 +162,7 @@ async def test_a_driver_calls_a_module_of_another_core(engines, module: Link) ->
         finally:
             near.close()
             far.close()
+            await place.stop()
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
