@@ -18,12 +18,13 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from placeos.cluster import handover, orders, reading
+from placeos.cluster import handover, reading
 from placeos.cluster.access import EtcdAccess
-from placeos.cluster.etcd import Compare, Etcd, EtcdError, Listing, Put
+from placeos.cluster.etcd import Etcd, EtcdError
 from placeos.cluster.handover import Act, Memory, Release, Timing, Wish, Write
 from placeos.cluster.reading import Reading
 from placeos.cluster.registry import PREFIX, Registration, member_key
+from placeos.cluster.renewal import Renewal, Taken
 
 log = logging.getLogger("placeos.cluster")
 
@@ -32,7 +33,7 @@ BEAT: Final = 0.25  # seconds between signs of life of core's loop
 SILENCE: Final = 2.0  # seconds without one: core hangs, and is not renewed
 OVERDUE: Final = 8.0  # seconds to release a view; a core that takes longer is not renewed
 ASKING: Final = 1.5  # seconds for all to say yes
-ATTEMPT: Final = 0.6  # seconds to try to renew before saying yes
+SHORT: Final = 0.05  # seconds at least between two rounds that nothing called for
 KNOWN: Final = 0.5  # seconds for PostgreSQL to tell what it knows
 PAUSE: Final = (0.01, 0.05)  # seconds before another try at what others write too
 NEVER_NS: Final = 2**62
@@ -74,14 +75,12 @@ class CoreMember:
     ) -> None:
         self.memory = memory
         """Only the thread changes it; anybody may read it."""
-        self.lease = 0
         self.lease_deadline = 0.0
         self.deadline = 0.0  # the extended one
         self.reading: Reading | None = None
         """The last that was read, for those who want to see."""
         self.reasons: tuple[str, ...] = ()
         """Why the newest view is not completed, as far as this core can see."""
-        self._access = access
         self._registration = registration
         self._timing = timing
         self._duties = duties
@@ -96,7 +95,14 @@ class CoreMember:
         self._core: asyncio.AbstractEventLoop
         self._loop: asyncio.AbstractEventLoop | None = None
         self._wake = asyncio.Event()
+        self._etcd = Etcd(access)
+        self._renewal = Renewal(self._etcd, timing.ttl)
         self.left = asyncio.Event()
+
+    @property
+    def lease(self) -> int:
+        """The present lease in etcd; 0: none."""
+        return self._renewal.lease
 
     # -- for core's loop ------------------------------------------------------------------------
 
@@ -158,35 +164,42 @@ class CoreMember:
 
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
-        async with Etcd(self._access) as self._etcd:
-            watch = asyncio.create_task(self._watch())
+        async with self._etcd:
+            beside = [asyncio.create_task(one) for one in (self._watch(), self._end_in_time())]
             try:
                 while not self._stopping:
                     self._wake.clear()
+                    due = now() + self._timing.ttl / RENEWALS
                     await self._round()
-                    try:
-                        async with asyncio.timeout(self._timing.ttl / RENEWALS):
-                            await self._wake.wait()
-                    except TimeoutError:
-                        pass
+                    await self._pause(due)
             finally:
-                watch.cancel()
-                await asyncio.gather(watch, return_exceptions=True)
-                await self._let_go()
+                for task in beside:
+                    task.cancel()
+                await asyncio.gather(*beside, return_exceptions=True)
+                # Of a core that did not leave it is not known whether all that it ran has ended.
+                if handover.membership(self.memory) is None:
+                    await self._renewal.give_up()
+
+    async def _pause(self, due: float) -> None:
+        try:
+            async with asyncio.timeout(max(SHORT, due - now())):
+                await self._wake.wait()
+        except TimeoutError:
+            return
+
+    async def _end_in_time(self) -> None:
+        """The kernel ends a core past its deadline; one that can tell ends in better order."""
+        while not self._stopping:
+            left = self.deadline - now()
+            if self.deadline and left <= 0 and not handover.unlimited(self.memory):
+                self._tell(self._duties.ended, "its lease ended")
+                return
+            await asyncio.sleep(max(0.0, left) if self.deadline else self._timing.ttl / RENEWALS)
 
     async def _watch(self) -> None:
         """Any change may be a reason to act: look at once."""
         async for _ in self._etcd.follow(PREFIX):
             self._wake.set()
-
-    async def _let_go(self) -> None:
-        """Only a core that left takes its registration with it: of any other it is not known
-        whether all that it ran has ended."""
-        if self.lease and handover.membership(self.memory) is None:
-            try:
-                await self._etcd.revoke(self.lease)
-            except EtcdError as error:
-                log.info("lease left to end by itself", extra={"reason": str(error)})
 
     async def _round(self) -> None:
         begun = now()
@@ -196,16 +209,16 @@ class CoreMember:
             self._complain("a view is not released in time: the lease is not renewed")
         else:
             try:
-                found, sent = await self._renew()
+                found, sent = await self._renewal.renew(self._registration, self.memory)
                 await self._take(found, sent)
                 await self._act(found)
+            except Taken as error:
+                self._complain("identity is taken", str(error))
             except EtcdError as error:
                 self._complain("etcd is away", str(error))
                 await self._go_on(begun)
             else:
                 self._complaint = ""
-        if self.deadline and now() >= self.deadline and not handover.unlimited(self.memory):
-            self._tell(self._duties.ended, "its lease ended")
 
     def _overdue(self, at: float) -> bool:
         name, since = self._owed
@@ -215,58 +228,6 @@ class CoreMember:
         return self.memory.view.name if self.memory.view is not None else ""
 
     # -- renewing and reading -------------------------------------------------------------------
-
-    async def _renew(self) -> tuple[Reading, float]:
-        """Renew the lease and read everything; register, if need be. Raises EtcdError."""
-        for _ in range(3):
-            if not self.lease:
-                self.lease = await self._etcd.grant(int(self._timing.ttl))
-            renewal = await self._etcd.renew(self.lease, PREFIX)
-            if not renewal.ttl:
-                log.warning("lease was lost", extra={"incarnation": self.memory.incarnation})
-                self.lease = 0
-            elif not await self._register(renewal.listing):
-                return self._own(reading.read(renewal.listing)), renewal.sent / 1e9
-        raise EtcdError("could not register")
-
-    async def _register(self, listing: Listing) -> bool:
-        """Write the own key if it is not as it should be. Whether it was tried."""
-        wanted = msgspec.structs.replace(
-            self._registration,
-            remembers=handover.remembers(self.memory),
-            wish=orders.wish(self._registration.wish, self.memory.identity, listing),
-        )
-        key = member_key("core", self.memory.identity)
-        present = next((item for item in listing.items if item.key == key), None)
-        if present is not None:
-            holder = reading.registration(present)
-            if present.lease == self.lease and self._is_right(holder, wanted):
-                return False
-            if holder.incarnation not in (wanted.incarnation, *wanted.dead):
-                self._complain("identity is taken", f"by {holder.incarnation}")
-                return False
-        condition = (
-            Compare(key, "mod", present.mod_revision) if present else Compare(key, "create", 0)
-        )
-        value = msgspec.json.encode(wanted)
-        if await self._etcd.txn([condition], [Put(key, value, self.lease)]):
-            log.info("registered", extra={"wish": wanted.wish, "incarnation": wanted.incarnation})
-        return True
-
-    def _is_right(self, present: Registration, wanted: Registration) -> bool:
-        """What a core remembers matters only to those who find no view that they can believe:
-        telling it at every view would make everybody look again."""
-        if self.memory.amiss is None:
-            present = msgspec.structs.replace(present, remembers=wanted.remembers)
-        return present == wanted
-
-    def _own(self, found: Reading) -> Reading:
-        """The reading, without the own registration if that is under another lease."""
-        own = found.own(self.memory.identity)
-        if own is None or own.lease == self.lease:
-            return found
-        live = tuple(one for one in found.seen.live if one.identity != self.memory.identity)
-        return msgspec.structs.replace(found, seen=msgspec.structs.replace(found.seen, live=live))
 
     async def _take(self, found: Reading, sent: float) -> None:
         before = self.memory
@@ -393,20 +354,14 @@ class CoreMember:
     async def _answer(self, asker: str, addressed: str) -> bool:
         if addressed not in (self.memory.incarnation, *self._registration.dead):
             return False
-        try:
-            async with asyncio.timeout(ATTEMPT):
-                if self.lease:
-                    await self._etcd.renew(self.lease, PREFIX)
-                else:
-                    await self._etcd.list(PREFIX)
-        except (EtcdError, TimeoutError):
-            after = handover.answer(self.memory, asker, now(), self._timing)
-            if after is None:
-                return False
-            self.memory = after
-            return True
-        self._wake.set()
-        return False
+        if await self._renewal.works():
+            self._wake.set()
+            return False
+        after = handover.answer(self.memory, asker, now(), self._timing)
+        if after is None:
+            return False
+        self.memory = after
+        return True
 
     # -- telling --------------------------------------------------------------------------------
 
