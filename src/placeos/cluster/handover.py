@@ -314,7 +314,9 @@ def successor(memory: Memory, seen: Seen, now: float, timing: Timing) -> View | 
         found, base = members(seen.live), _fates(view.base, seen)
         if found == view.members and base == view.base:
             return None
-        return _next(memory, view, view.number + 1, found, base)
+        following = _next(memory, view, view.number + 1, found, base)
+        # It could not be released: whoever was told to go on may well be back before that.
+        return following if keeps_promises(memory, following, now) else None
     number = max(memory.progress // 2, seen.view.number if seen.view is not None else 0) + 1
     if memory.view is not None and membership(memory) is not None:
         if not _may_restore(memory, memory.view, seen, now, timing):
