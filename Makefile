@@ -35,7 +35,7 @@ test-long: test-setup ## Run the long fault tests too
 	@$(BIN)/pytest -m "long or not long" $(ARGS)
 
 chaos: test-setup ## Hurt a cluster and judge it by its devices: make chaos ROUNDS=1 MODULES=100 ARGS="--faults kill"
-	@$(BIN)/python tests/chaos/campaign.py --rounds $(or $(ROUNDS),20) --modules $(or $(MODULES),1000) $(ARGS)
+	@PYTHONPATH=tests/engines $(BIN)/python tests/chaos/campaign.py --rounds $(or $(ROUNDS),20) --modules $(or $(MODULES),1000) $(ARGS)
 
 lint: test-setup ## Check style, types and import rules
 	@$(BIN)/ruff check $(wildcard $(SOURCES))

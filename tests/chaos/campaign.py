@@ -21,6 +21,7 @@ from pathlib import Path
 
 import apart
 import faults
+import members
 import netns
 import report
 from checker import Promise
@@ -71,7 +72,7 @@ class Campaign:
         self._rate = rate
 
     async def run(self, faults: list[str], modules: int, rounds: int) -> None:
-        """All faults in turn, so many times: first of cores and engines, then of networks."""
+        """All faults in turn, so many times; a platform for each kind."""
         task = asyncio.current_task()
         assert task is not None
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
@@ -81,6 +82,8 @@ class Campaign:
             self._lost(f"{', '.join(far)}: {reason}")
             far = []
         await self._rounds(local, rounds, lambda folder: self._at_home(folder, modules))
+        held = [name for name in faults if name in members.MEMBER_FAULTS]
+        await self._rounds(held, rounds, lambda folder: self._of_members(folder, modules))
         await self._rounds(far, rounds, lambda folder: self._apart(folder, modules))
 
     async def _rounds(self, names: list[str], rounds: int, platform: Platform) -> None:
@@ -107,6 +110,11 @@ class Campaign:
         async with apart.running(folder, modules=modules, cores=CORES) as far:
             yield far.rig, lambda name, number: apart.phases(far, name, number)
 
+    @asynccontextmanager
+    async def _of_members(self, folder: Path, modules: int) -> AsyncIterator[tuple[Rig, Phases]]:
+        async with members.running(folder, modules=modules, cores=CORES) as at:
+            yield at.rig, lambda name, number: members.phases(at, name)
+
     async def _round(self, rig: Rig, name: str, phases: list[Phase], number: int) -> None:
         rig.revive()
         await rig.balanced()
@@ -126,7 +134,7 @@ class Campaign:
 
 
 def _chosen(patterns: list[str]) -> list[str]:
-    names = (*FAULTS, *apart.NETWORK_FAULTS)
+    names = (*FAULTS, *members.MEMBER_FAULTS, *apart.NETWORK_FAULTS)
     return [name for name in names if any(fnmatch.fnmatch(name, one) for one in patterns)]
 
 

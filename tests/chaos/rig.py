@@ -70,14 +70,18 @@ class Rig:
 
     # -- starting
 
-    async def start(self, sockets: Path) -> None:
-        """Engines, database, api and auth."""
+    async def start(self, sockets: Path, etcd: tuple[str, ...] = ()) -> None:
+        """Engines (without etcd, if it is elsewhere), database, api and auth."""
         self._data = Folder(self.folder / "data")
         self._data.create()
         await asyncio.to_thread(secrets.ensure_secrets, self._data.secrets)
         pids: dict[str, int] = {}
         data = self._data.path
-        self.engines = await start_engines(self.supervisor, data, sockets, pids, durable=False)
+        self.engines = await start_engines(
+            self.supervisor, data, sockets, pids, etcd=not etcd, durable=False
+        )
+        if etcd:
+            self.engines = msgspec.structs.replace(self.engines, etcd_endpoints=etcd)
         api_key = await self._prepare_database()
         ports = Ports(self._data.ports)
         self._addresses = Addresses(
@@ -285,7 +289,13 @@ class Rig:
 
 @asynccontextmanager
 async def running(
-    folder: Path, *, modules: int, cores: int = 3, host: str = "", second: str = "refuse"
+    folder: Path,
+    *,
+    modules: int,
+    cores: int = 3,
+    host: str = "",
+    second: str = "refuse",
+    etcd: tuple[str, ...] = (),
 ) -> AsyncIterator[Rig]:
     """A platform with so many modules, connected, on cores `core-1` to `core-N`."""
     host = host or f"127.{random.randrange(64, 128)}.{random.randrange(256)}.1"
@@ -297,7 +307,7 @@ async def running(
         supervisor = Supervisor(folder / "logs")
         await stack.enter_async_context(supervisor)
         rig = Rig(folder, devices, supervisor)
-        await rig.start(sockets)
+        await rig.start(sockets, etcd)
         stack.callback(_end_all, rig)
         await rig.describe()
         rig.own = [f"core-{number}" for number in range(1, cores + 1)]
