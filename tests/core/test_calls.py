@@ -6,6 +6,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator
 
+import msgspec
 import pytest
 
 from placeos.cluster.routing import Router
@@ -109,9 +110,10 @@ async def test_a_call_whose_caller_is_gone_is_not_run(module: Link) -> None:
 
 async def test_a_driver_calls_a_module_of_another_core(engines, module: Link) -> None:
     """Two switches, a router between them: answered, waited for, and cancelled over there."""
-    from placeos.cluster.etcd import Etcd
-    from placeos.cluster.membership import Membership, ViewKeeper
+    from placeos.cluster.etcd import Etcd, Put
+    from placeos.cluster.membership import Membership
     from placeos.cluster.registry import PREFIX, Registration, Registry
+    from placeos.cluster.view import VIEW_KEY, Member, View
 
     secret = b"the secret of these cores"
     away = Switch(lambda _: None)
@@ -141,12 +143,9 @@ async def test_a_driver_calls_a_module_of_another_core(engines, module: Link) ->
             identity="core-1",
             registry=registry,
         )
-        jobs = (
-            membership.run(),
-            registry.run(),
-            router.run(),
-            ViewKeeper(etcd, registry, membership).run(),
-        )
+        view = View("epoch", 1, (Member("core-2", "a"),), completed=True)
+        await etcd.txn([], [Put(VIEW_KEY, msgspec.json.encode(view))])
+        jobs = (membership.run(), registry.run(), router.run())
         tasks = [asyncio.create_task(job) for job in jobs]
         near, far = await pair(Switch(lambda _: None), router)
         try:

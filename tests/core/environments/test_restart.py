@@ -62,6 +62,18 @@ def silent_core_environment(wheels, core_environment, silent_index):
     return environment | {"PLACEOS_PACKAGES_INDEX": address}
 
 
+async def test_a_long_build_darkens_nothing_else_where_no_other_core_serves(
+    silent_core_environment, building, new_meter, core, call, until, silent_index
+):
+    core.stop()
+    plain = await building.new_module()
+    await new_meter()
+    core._environment = silent_core_environment
+    core.start()
+    await until(lambda: silent_index.asked, 60)
+    assert await call(plain, "echo", "here", timeout=5) == "here"
+
+
 async def test_a_build_is_watched_and_cancelled(
     silent_core_environment, building, new_meter, core, router, until, silent_index
 ):
