@@ -127,8 +127,8 @@ def _ask_only_the_newest_view(patch: pytest.MonkeyPatch) -> None:
 # dies, and b, which never promised a anything, comes back and vouches that a has ended.
 _ONE_NOT_ASKED = """
 turn a, turn b, cut a, cut b, ask b, a says yes to b, heal a, tick, turn a, tick, turn a, tick,
-begin with proof c, turn c, turn c, turn a, turn a, cut a, cut c, ask a, c says yes to a, kill c, tick,
-heal b, turn b, turn b, tick, turn b, tick, turn b, turn b, turn b, turn b, turn b"""
+begin with proof c, turn c, turn c, turn a, turn a, cut a, cut c, ask a, c says yes to a, kill c,
+tick, heal b, turn b, turn b, tick, turn b, tick, turn b, turn b, turn b, turn b, turn b"""
 
 SWITCHES = [
     Switch("start before the barrier", _start_before_the_barrier, 1, Faults(joins=1)),

@@ -26,9 +26,17 @@ class Meter(Driver):
 
 
 @pytest.fixture
-async def meter(building):
-    building.write("meter.py", DRIVER)
-    return await building.new_module(driver=await building.new_driver("meter.py"))
+def new_meter(building):
+    async def make():
+        building.write("meter.py", DRIVER)
+        return await building.new_module(driver=await building.new_driver("meter.py"))
+
+    return make
+
+
+@pytest.fixture
+async def meter(new_meter):
+    return await new_meter()
 
 
 async def test_a_restart_needs_neither_uv_nor_packages(
@@ -54,10 +62,23 @@ def silent_core_environment(wheels, core_environment, silent_index):
     return environment | {"PLACEOS_PACKAGES_INDEX": address}
 
 
-async def test_a_build_is_watched_and_cancelled(
-    silent_core_environment, building, meter, core, router, until, silent_index
+async def test_a_long_build_darkens_nothing_else_where_no_other_core_serves(
+    silent_core_environment, building, new_meter, core, call, until, silent_index
 ):
     core.stop()
+    plain = await building.new_module()
+    await new_meter()
+    core._environment = silent_core_environment
+    core.start()
+    await until(lambda: silent_index.asked, 60)
+    assert await call(plain, "echo", "here", timeout=5) == "here"
+
+
+async def test_a_build_is_watched_and_cancelled(
+    silent_core_environment, building, new_meter, core, router, until, silent_index
+):
+    core.stop()
+    meter = await new_meter()
     core._environment = silent_core_environment
     core.start()
     await until(lambda: silent_index.asked, 60)
@@ -74,7 +95,8 @@ async def test_a_build_is_watched_and_cancelled(
     assert body == b"true"
 
     async def is_over() -> bool:
-        return (await jobs())[0]["state"] == "cancelled"
+        states = {one["id"]: one["state"] for one in await jobs()}
+        return states[job["id"]] == "cancelled"
 
     await until(is_over)
     assert not uv.is_running()
@@ -82,6 +104,11 @@ async def test_a_build_is_watched_and_cancelled(
     assert body == b"false"
 
     async def is_told() -> bool:
+        for one in await jobs():  # what core prepared is built again for the modules
+            if one["state"] == "running":
+                await router.ask(
+                    "core-1", Header(Command.CANCEL_JOB, function=str(one["id"])), timeout=5
+                )
         record = await building.database.get(type(building.driver), meter.driver_id)
         return "cancelled" in (record.compilation_output or "")
 
