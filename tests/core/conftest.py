@@ -276,6 +276,12 @@ def core_environment(environment, database_url, tmp_path):
     return make
 
 
+@pytest.fixture(scope="session")
+def core_type() -> type[CoreProcess]:
+    """For tests that start more than one."""
+    return CoreProcess
+
+
 @pytest.fixture
 async def core(core_environment, redis, etcd, tmp_path):
     made = CoreProcess(core_environment(), tmp_path / "core.log")

@@ -94,7 +94,8 @@ async def assert_dead(call: Call) -> Reply:
         raise errors.bad_request(str(error)) from None
     if not (dead.identity or dead.incarnation):
         raise errors.missing("identity", "String")
-    with _answered(dead.identity or dead.incarnation):
+    wanted = dead.identity or dead.incarnation
+    with _answered(wanted, f"the view has no core {wanted!r}, nobody waits for it"):
         named = await Orders(call.services.etcd).assert_dead(
             dead.identity, dead.incarnation, _order(call)
         )
@@ -108,12 +109,12 @@ def version(view: View) -> str:
 
 
 @contextmanager
-def _answered(identity: str) -> Iterator[None]:
+def _answered(identity: str, missing: str = "") -> Iterator[None]:
     """404 and 409 for what cannot be done."""
     try:
         yield
     except Unknown as error:
-        raise not_registered(identity) from error
+        raise (errors.not_found(missing) if missing else not_registered(identity)) from error
     except Refused as error:
         raise errors.conflict(str(error)) from error
 

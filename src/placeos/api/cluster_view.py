@@ -173,32 +173,31 @@ def waiting_for(
 ) -> list[str]:
     """Why a view is not completed: by what etcd holds, and in the words of the cores."""
     if view is None:
-        return ["no core has written a view yet"]
-    if view.completed:
-        return [] if view.eligible else ["no core takes modules"]
-    reasons = [] if found is None else _unreleased(view, found)
-    if found is not None:
-        there = {one.incarnation for one in found.seen.live}
-        reasons += [
-            f"{one.identity} is not registered any more"
-            for one in view.members
-            if one.incarnation not in there
-        ]
+        reasons = ["there is no view yet"]
+    elif view.completed:
+        reasons = [] if view.eligible else ["no core takes modules"]
+    else:
+        reasons = _unreleased(view, found) if found is not None else []
     for one in stats:
         told = (one or {}).get("membership") or {}
-        if told.get("view") == view.number:
+        if view is None or told.get("view", 0) in (0, view.number):  # else it has not read it yet
             reasons += told.get("waiting_for", ())
-    return list(dict.fromkeys(reasons)) or [f"view {view.number} was written a moment ago"]
+    if view is not None and not view.completed and not reasons:
+        reasons.append(f"view {view.number} was written a moment ago")
+    return list(dict.fromkeys(reasons))
 
 
 def _unreleased(view: View, found: Reading) -> list[str]:
     """Told as `handover.waiting_for` tells it, so that it is shown once."""
+    there = {one.incarnation for one in found.seen.live}
     released = dict(found.seen.released)
-    return [
+    reasons = [
         f"{one.identity} has not released view {view.number}"
         for one in view.members
         if released.get(one.incarnation) != view.name
     ]
+    absent = [one.identity for one in view.members if one.incarnation not in there]
+    return reasons + [f"{one} is not registered any more" for one in absent]
 
 
 def _members(

@@ -9,6 +9,7 @@ import typer
 import placeos
 from placeos.cli import (
     api,
+    cluster,
     demo,
     driver,
     jobs,
@@ -61,6 +62,7 @@ app.command(rich_help_panel="Client")(rooms.watch)
 app.command(rich_help_panel="Client")(resources.status)
 app.command(rich_help_panel="Client")(resources.modules)
 app.command(rich_help_panel="Client")(resources.drivers)
+app.add_typer(cluster.app, name="cluster", rich_help_panel="Client")
 app.add_typer(processes.app, name="processes", rich_help_panel="Client")
 app.command(rich_help_panel="Client")(repositories.repositories)
 app.command(rich_help_panel="Client")(repositories.pull)

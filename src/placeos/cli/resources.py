@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import typer
 
+from placeos.cli.cluster_view import View, number, print_view, see_view, wish_of
 from placeos.cli.options import ApiKey, AsJson, Url, connect
-from placeos.cli.output import CliError, print_json, print_table, segment
+from placeos.cli.output import CliError, harmless, print_json, print_table, segment
 
 if TYPE_CHECKING:
     from placeos.cli.client import Client
@@ -100,6 +101,11 @@ class Node(msgspec.Struct):
 
     id: str
     uri: str = ""
+    zone: str = ""
+    version: str = ""
+    wish: str = ""
+    eligible: bool = False
+    modules_owned: int | None = None
     load: _Loads = msgspec.field(default_factory=_Loads)
     status: _Status = msgspec.field(default_factory=_Status)
 
@@ -110,6 +116,8 @@ class Overview(msgspec.Struct):
     url: str
     version: str
     nodes: list[Node]
+    view: View | None
+    """Who owns what, and who waits for whom; None for those who may not see it."""
     running: int
     connected: int
     stopped: int
@@ -216,6 +224,7 @@ def look(client: Client) -> Overview:
         url=client.url,
         version=version.version,
         nodes=_nodes(client),
+        view=see_view(client),
         running=len(running),
         connected=sum(item.connected for item in running),
         stopped=len(found) - len(running),
@@ -271,20 +280,16 @@ def _reason(item: Module, errors: str | None) -> str:
 def _print_status(overview: Overview) -> None:
     typer.echo(f"{overview.url}  PlaceOS {overview.version}")
     print_table(
-        ("CORE", "ADDRESS", "MODULES", "DRIVERS", "CPU", "MEMORY"),
         (
-            (
-                node.id,
-                node.uri,
-                f"{node.load.local.modules_running} of {node.load.local.modules}",
-                str(node.status.run_count.local.drivers),
-                f"{node.load.local.core_cpu:.0f} %",
-                f"{node.load.local.core_memory / 1024:.0f} MiB",
-            )
-            for node in overview.nodes
+            *("CORE", "ADDRESS", "ZONE", "VERSION", "WISH", "OWNS"),
+            *("MODULES", "DRIVERS", "CPU", "MEMORY"),
         ),
+        (_row(node, overview.view) for node in overview.nodes),
         empty="No core is running, or you may not see it.",
     )
+    if overview.view is not None:
+        _print_absent(overview)
+        print_view(overview.view)
     stopped = f", {overview.stopped} stopped" if overview.stopped else ""
     typer.echo(f"Modules: {overview.connected} of {overview.running} connected{stopped}")
     if overview.problems:
@@ -300,6 +305,33 @@ def _print_status(overview: Overview) -> None:
             ([str(value) for value in driver.values()] for driver in overview.drivers),
             empty="",
         )
+
+
+def _row(node: Node, view: View | None) -> tuple[str, ...]:
+    drained = view is not None and node.id in view.drained
+    return (
+        node.id,
+        node.uri,
+        node.zone or "-",
+        node.version,
+        wish_of(node.wish, drained=drained),
+        number(node.modules_owned),
+        f"{node.load.local.modules_running} of {node.load.local.modules}",
+        str(node.status.run_count.local.drivers),
+        f"{node.load.local.core_cpu:.0f} %",
+        f"{node.load.local.core_memory / 1024:.0f} MiB",
+    )
+
+
+def _print_absent(overview: Overview) -> None:
+    """Cores that should be there and say nothing."""
+    told = {node.id for node in overview.nodes}
+    view = overview.view or View()
+    silent = [core.id for core in view.cores if core.id not in told]
+    lost = [past.identity for past in view.base if past.fate == "lost"]
+    for title, names in (("Registered, but does not answer", silent), ("Lost", lost)):
+        if names:
+            typer.echo(harmless(f"{title}: {', '.join(names)}"))
 
 
 def _first_line(text: str | None) -> str:
