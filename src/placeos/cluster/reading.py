@@ -54,6 +54,13 @@ def read(listing: Listing) -> Reading:
     return Reading(Seen(view, live, released, asserted), keys, registrations)
 
 
+def incarnation(item: KeyValue) -> str:
+    """Whose registration a key holds; empty for what cannot be read, which is nobody's to replace:
+    a later release may have written it."""
+    found = _decode(item.value, Registration)
+    return found.incarnation if found is not None else ""
+
+
 def comparisons(write: Write, reading: Reading) -> list[Compare]:
     """What must still hold for a view to be written: the view before it, and of every core that
     is or was concerned its very registration, or that there is none."""
