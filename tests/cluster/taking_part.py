@@ -90,6 +90,11 @@ class Place:
         return self.member.memory.view
 
     @property
+    def number(self) -> int:
+        """Of that view; 0: none."""
+        return self.view.number if self.view is not None else 0
+
+    @property
     def identities(self) -> tuple[str, ...]:
         """Of the members of a view that is completed; else none."""
         view = self.view

@@ -90,7 +90,7 @@ class CoreMember:
         self._idle = False
         self._leaving = False
         self._owed: tuple[str, float] = ("", 0.0)  # view to be released, since when
-        self._complaint = ""
+        self._complaints: tuple[set[str], set[str]] = set(), set()  # last round's, this one's
         self._stopping = False
         self._core: asyncio.AbstractEventLoop
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -143,7 +143,7 @@ class CoreMember:
     async def answer(self, asker: str, addressed: str) -> bool:
         """Whether the core of incarnation `asker` may go on without etcd, as far as this one
         can say, which was asked by the name of the incarnation `addressed`."""
-        if self._loop is None:
+        if self._loop is None or self._stopping:
             return False
         return await asyncio.wrap_future(
             asyncio.run_coroutine_threadsafe(self._answer(asker, addressed), self._loop)
@@ -203,6 +203,7 @@ class CoreMember:
 
     async def _round(self) -> None:
         begun = now()
+        self._complaints = self._complaints[1], set()
         if begun - self._beat > SILENCE:
             self._complain("core's loop is silent: its lease is not renewed")
         elif self._overdue(begun):
@@ -217,12 +218,12 @@ class CoreMember:
             except EtcdError as error:
                 self._complain("etcd is away", str(error))
                 await self._go_on(begun)
-            else:
-                self._complaint = ""
 
     def _overdue(self, at: float) -> bool:
+        """Not if it could be released, and only etcd is in the way."""
         name, since = self._owed
-        return bool(name) and name == self._view_name() and at - since > OVERDUE
+        owes = name == self._view_name() != "" and self._settled != name
+        return owes and at - since > OVERDUE
 
     def _view_name(self) -> str:
         return self.memory.view.name if self.memory.view is not None else ""
@@ -371,9 +372,10 @@ class CoreMember:
 
     def _complain(self, problem: str, reason: str = "") -> None:
         """Once for each problem in a row."""
-        if self._complaint != problem:
-            self._complaint = problem
+        before, present = self._complaints
+        if problem not in before | present:
             log.warning(problem, extra={"reason": reason} if reason else {})
+        present.add(problem)
 
 
 async def _awaited(awaitable: Awaitable[T]) -> T:
