@@ -155,7 +155,7 @@ async def test_the_second_of_one_identity_says_so_and_waits(place, etcd, caplog)
     await until(lambda: one.may_start)
     with caplog.at_level(logging.WARNING, "placeos.cluster"):
         two = place("core-1", timing=SHORT)
-        await until(lambda: two.member.reading is not None)
+        await until(lambda: "identity is taken" in caplog.text)
         await holds(lambda: not two.member.deadline and not two.may_start, 2.0)
     assert [record.message for record in caplog.records] == ["identity is taken"]
     assert (await registered(etcd)).incarnation == one.incarnation
