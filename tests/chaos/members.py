@@ -30,6 +30,7 @@ class Members:
 @asynccontextmanager
 async def running(folder: Path, *, modules: int, cores: int = 3) -> AsyncIterator[Members]:
     """A platform on three members of an etcd that survives being killed."""
+    folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     etcd = EtcdCluster(folder, etcd_program.find(folder.parent / "etcd"))
     if not etcd.program.may_be_killed:
