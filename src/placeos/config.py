@@ -90,10 +90,11 @@ class Config(msgspec.Struct, frozen=True):
 
 def load(environ: Mapping[str, str] = os.environ) -> Config:
     """Read the environment. Raises ConfigError naming the variable that is wrong."""
+    data = Path(_need(environ, "PLACEOS_DATA"))
     secrets = Path(_need(environ, "PLACEOS_SECRETS"))
     access = _etcd(environ, secrets)
     return Config(
-        data=Path(_need(environ, "PLACEOS_DATA")),
+        data=data,
         secrets=secrets,
         database_url=_database_url(environ, secrets),
         redis_url=_redis_url(environ, secrets),

@@ -271,6 +271,16 @@ sets = _table(
     _text("modified_by_id", null=True),
 )
 
+Table(
+    "installation",
+    metadata,
+    Column("one", Boolean, primary_key=True),
+    Column("epoch", Text, nullable=False),
+    _number("progress"),
+    _object("view", null=True),
+)
+"""One row, of no resource: see `installation.py`."""
+
 TABLES: dict[type[Entity], Table] = {
     Authority: authority,
     User: user,
