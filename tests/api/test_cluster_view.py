@@ -225,6 +225,20 @@ async def test_a_core_is_drained_and_undrained(admin: Admin, cluster: Cluster) -
         assert answer.json()["error"] == "core not registered: core-9"
 
 
+async def test_a_building_without_cores_says_who_was_drained(
+    admin: Admin, cluster: Cluster
+) -> None:
+    for node in NAMES:
+        assert (await admin.post(f"/cluster/{node}/drain?force=true")).status_code == 202
+    members = tuple(Member(one, f"i-{one}", eligible=False) for one in NAMES)
+    cluster.view = msgspec.structs.replace(cluster.view, members=members)
+    await cluster.publish(*NAMES)
+    shown = (await admin.get("/cluster/view")).json()
+    assert shown["waiting_for"] == [
+        "no core takes modules; told to be drained: core-1, core-2, core-3"
+    ]
+
+
 async def test_balancing_removes_exceptions(admin: Admin, cluster: Cluster) -> None:
     cluster.view = msgspec.structs.replace(cluster.view, exceptions=(("mod-1", "core-1"),))
     await cluster.publish(*NAMES)

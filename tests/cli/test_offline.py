@@ -42,7 +42,7 @@ def placeos(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_help_names_every_command():
     outcome = placeos("--help")
     assert outcome.returncode == 0
-    for command in ("up", "login", "systems", "exec", "watch", "status", "core", "api", "auth"):
+    for command in ("up", "login", "systems", "exec", "watch", "status", "cluster", "core", "api"):
         assert f" {command} " in outcome.stdout
 
 
@@ -87,7 +87,7 @@ def test_an_address_that_is_none_is_refused():
 def test_a_service_without_configuration_names_what_is_missing():
     outcome = placeos("auth")
     assert outcome.returncode == 2
-    assert "PLACEOS_DATA is not set" in outcome.stderr
+    assert "PLACEOS_SECRETS is not set" in outcome.stderr
 
 
 @pytest.mark.usefixtures("home")

@@ -34,15 +34,18 @@ def start(core_type, core_environment, redis, etcd, tmp_path):
 
 @pytest.fixture
 def settled(orders, until):
-    """`await settled(*eligible)`: the view once it is completed with just these taking modules."""
+    """`await settled(*eligible, others=())`: the view once it is completed with just these taking
+    modules, and these others as members."""
 
-    async def wait(*eligible: str, timeout: float = 40) -> View:
+    async def wait(*eligible: str, others: tuple[str, ...] = ()) -> View:
         async def found() -> View | None:
             view = (await orders.read()).seen.view
-            done = view is not None and view.completed and set(view.eligible) == set(eligible)
-            return view if done else None
+            if view is None or not view.completed or set(view.eligible) != set(eligible):
+                return None
+            members = {one.identity for one in view.members}
+            return view if members == {*eligible, *others} else None
 
-        return await until(found, timeout)
+        return await until(found, 40)
 
     return wait
 
@@ -57,25 +60,17 @@ async def test_a_drained_core_hands_over_and_stays_drained(
         await orders.drain("core-3", ME)
 
     await orders.drain("core-2", ME)
-    view = await settled("core-1")
-    assert {one.identity for one in view.members} == {"core-1", "core-2"}
+    await settled("core-1", others=("core-2",))
     pids = {await call(module, "pid") for module in modules}
     assert len(pids) == 1  # one driver process: that of core-1
     with pytest.raises(Refused, match="no other core"):
         await orders.drain("core-1", ME)
 
     second.stop()  # its order outlives it
-    await until(lambda: second.process.poll() is not None)
+    await settled("core-1")
     start("core-2")
-
-    async def is_back() -> bool:
-        found = await orders.read()
-        there = found.registrations.get("core-2")
-        return there is not None and there.wish == "draining"
-
-    await until(is_back, 40)
-    again = await settled("core-1")
-    assert len(again.members) == 2
+    await settled("core-1", others=("core-2",))
+    assert (await orders.read()).registrations["core-2"].wish == "draining"
 
     await orders.undrain("core-2")
     await settled("core-1", "core-2")

@@ -77,7 +77,7 @@ async def count_owned(call: Call) -> dict[str, int] | None:
     if view is None:
         return {}
     try:
-        modules = await queries.ids(call.database, Module)
+        modules = await queries.ids(call.database, Module, ordered=False)
     except Unavailable:
         return None
     return dict(Counter(await owners_of(view, modules)))

@@ -175,7 +175,7 @@ def waiting_for(
     if view is None:
         reasons = ["there is no view yet"]
     elif view.completed:
-        reasons = [] if view.eligible else ["no core takes modules"]
+        reasons = [] if view.eligible else [_why_dark(found)]
     else:
         reasons = _unreleased(view, found) if found is not None else []
     for one in stats:
@@ -185,6 +185,11 @@ def waiting_for(
     if view is not None and not view.completed and not reasons:
         reasons.append(f"view {view.number} was written a moment ago")
     return list(dict.fromkeys(reasons))
+
+
+def _why_dark(found: Reading | None) -> str:
+    told = sorted(orders.drained(found)) if found is not None else []
+    return "no core takes modules" + (f"; told to be drained: {', '.join(told)}" if told else "")
 
 
 def _unreleased(view: View, found: Reading) -> list[str]:

@@ -160,11 +160,14 @@ def explain(
     """Say why a module is where it is, and what it waits for."""
     with connect(url, api_key) as client:
         path = f"/cluster/explain/{segment(_find_module(client, module))}"
-        if as_json:
-            print_json(client.get(path, dict[str, object]))
-            return
-        found = client.get(path, Explanation)
-    print_explanation(found)
+        try:
+            told = client.get(path, dict[str, object])
+        except CliError as error:
+            raise _no_module(str(error)) if error.status == 404 else error from error
+    if as_json:
+        print_json(told)
+    else:
+        print_explanation(msgspec.convert(told, Explanation))
 
 
 @app.command(name="assert-dead")
@@ -268,8 +271,7 @@ def _find_module(client: Client, text: str) -> str:
     if len(candidates) == 1:
         return candidates[0].id
     if not candidates:
-        hint = "See: placeos modules"
-        raise CliError(f"there is no module {text!r}", hint=hint, exit_code=ASKED_WRONGLY)
+        raise _no_module(f"there is no module {text!r}")
     rooms = rooms_of(client.get("/systems", list[Place], limit=_ALL))
     lines = [
         f"  {one.id}  {one.shown_name}  {', '.join(rooms.get(one.id, []))}"
@@ -281,6 +283,10 @@ def _find_module(client: Client, text: str) -> str:
         hint="\n".join(["Give the id:", *lines, *more]),
         exit_code=ASKED_WRONGLY,
     )
+
+
+def _no_module(message: str) -> CliError:
+    return CliError(message, hint="See: placeos modules", exit_code=ASKED_WRONGLY)
 
 
 def _be_sure(node: str) -> None:

@@ -138,7 +138,8 @@ def status(as_json: AsJson = False, url: Url = None, api_key: ApiKey = None) -> 
         print_json(overview)
     else:
         _print_status(overview)
-    if overview.problems or overview.drivers:
+    dark = overview.view is not None and not any(one.eligible for one in overview.view.members)
+    if overview.problems or overview.drivers or dark:
         raise typer.Exit(1)
 
 

@@ -57,9 +57,13 @@ async def page(
     return found, counted[0] if counted is not None else 0
 
 
-async def ids(database: Database, kind: type[E], *conditions: Condition) -> list[str]:
+async def ids(
+    database: Database, kind: type[E], *conditions: Condition, ordered: bool = True
+) -> list[str]:
     """The ids of all records that fulfil the conditions, in the order of their kind."""
-    query = select(TABLES[kind].c.id).where(*conditions).order_by(*ORDER[kind])
+    query = select(TABLES[kind].c.id).where(*conditions)
+    if ordered:
+        query = query.order_by(*ORDER[kind])
     return [row["id"] for row in await database.fetch(query)]
 
 
