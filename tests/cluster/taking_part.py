@@ -76,7 +76,7 @@ class Place:
                 changed=self._changed,
                 ask=self._ask,
                 known=self._known,
-                ended=self.ended.append,
+                ended=self._ended,
             ),
         )
         self.task: asyncio.Task[None] | None = None
@@ -149,6 +149,10 @@ class Place:
 
     # -- duties -----------------------------------------------------------------------------------
 
+    def _ended(self, reason: str) -> None:
+        if reason not in self.ended:  # it is told again and again
+            self.ended.append(reason)
+
     def _extend(self, lease_ns: int, extended_ns: int) -> None:
         self.extensions.append(Extension(now(), lease_ns / 1e9, extended_ns / 1e9))
 
@@ -192,3 +196,8 @@ async def holds(condition: Condition, seconds: float) -> None:
     while loop.time() < end:
         assert condition()
         await asyncio.sleep(0.01)
+
+
+def port(endpoint: str) -> int:
+    """Of `http://host:port`."""
+    return int(endpoint.rpartition(":")[2])

@@ -84,7 +84,7 @@ class DataFolder:
     @property
     def hold(self) -> float:
         """Seconds for which this core should be spared while others can do without it."""
-        return hold(self.earlier)
+        return hold(self.earlier, self.life)
 
     def ended(self) -> None:
         """This life ends cleanly: nothing of it runs any more."""
@@ -154,16 +154,16 @@ def proves(present: Life, earlier: Life) -> bool:
     return bool(present.machine) and present.machine == earlier.machine and bool(earlier.boot)
 
 
-def hold(lives: list[Life]) -> float:
+def hold(earlier: list[Life], present: Life) -> float:
     """Seconds: none after a clean end; ten, doubling to five minutes, after ends of any other
     kind that came soon after each other."""
     first, longest = HOLD
     seconds = 0.0
-    for life, following in itertools.zip_longest(lives, lives[1:]):
+    for life, following in itertools.pairwise([*earlier, present]):
         if life.ended:
             seconds = 0.0
             continue
-        long_lived = following is not None and following.began - life.began > HEALTHY
+        long_lived = following.began - life.began > HEALTHY
         seconds = first if long_lived or not seconds else min(2 * seconds, longest)
     return seconds
 
