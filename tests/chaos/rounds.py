@@ -30,10 +30,10 @@ class Phase:
     within: float = 40.0
     hurt: tuple[str, ...] = ()
     """The cores that are hurt, if only their modules may notice."""
-    slow: float = 0.0
-    """Seconds that a few of the calls take."""
     rest: float = 0.0
     """Seconds of load after the act, for what may take so long to be told (state in Redis)."""
+    slow: float = 0.0
+    """Seconds that a few of the calls take."""
 
 
 @dataclass(frozen=True)
