@@ -149,6 +149,20 @@ async def test_a_core_that_keeps_saying_moved_is_asked_less_and_less(router, cor
     assert 3 <= 1000 - one.moved <= 12
 
 
+async def test_a_pause_ends_although_its_timer_comes_early(router, core, monkeypatch):
+    """As those of uvloop do, by a part of a millisecond."""
+    loop = asyncio.get_running_loop()
+    call_at = loop.call_at
+    monkeypatch.setattr(
+        loop, "call_at", lambda when, *rest, **more: call_at(when - 0.001, *rest, **more)
+    )
+    one = await core("core-1")
+    await router.request(ask("other"), b"[]", timeout=5)
+    one.moved = 3
+    await router.request(ask(), b"[]", timeout=5)
+    assert len([header for header in executed(one) if header.module == "mod-1"]) == 4
+
+
 async def test_a_moved_by_a_newer_view_waits_for_that_view(router, core, etcd, until):
     one = await core("core-1")
     await router.request(ask(), b"[]", timeout=5)

@@ -292,7 +292,7 @@ class Router:
         self._wait(call)
         self._again(call)  # at once if another core is the owner by now
         if call in self._waiting:
-            asyncio.get_running_loop().call_at(call.not_before, self._again, call)
+            asyncio.get_running_loop().call_at(call.not_before, self._paused, call)
             if call.least > self._number():
                 self._catch_up()
 
@@ -320,6 +320,10 @@ class Router:
             return
         self._waited(call)
         self._send(call, link)
+
+    def _paused(self, call: _Call) -> None:
+        call.not_before = 0.0  # a timer may come a fraction of a millisecond early
+        self._again(call)
 
     def _serve_waiting(self) -> None:
         for call in list(self._waiting):
