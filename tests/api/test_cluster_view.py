@@ -153,6 +153,24 @@ def test_there_is_always_a_reason_for_an_unfinished_view() -> None:
     assert "etcd holds no view to believe" in waiting_for(None, None, [amiss])
 
 
+@pytest.mark.parametrize(
+    ("completed", "known", "told"),
+    [
+        (False, 2, False),  # it has not read this one yet
+        (False, 3, True),
+        (True, 3, False),  # it has not read yet that it is completed
+        (True, 0, True),  # it cannot believe any
+        (True, 4, True),  # etcd got old data back
+    ],
+)
+def test_what_a_core_says_counts_if_it_is_about_this_view(
+    completed: bool, known: int, told: bool
+) -> None:
+    view = View("e", 3, (Member("a", "1"),), completed=completed)
+    stats = {"membership": {"view": known, "waiting_for": ["its reason"]}}
+    assert ("its reason" in waiting_for(view, None, [stats, None])) == told
+
+
 async def test_who_owns_what_is_listed_in_pages(
     admin: Admin, cluster: Cluster, modules: list[Module]
 ) -> None:

@@ -11,8 +11,11 @@ import time
 
 import pytest
 
+from placeos.cli import resources
 from placeos.cli import session as sessions
+from placeos.cli.cluster_view import Core, Member, Past, View
 from placeos.cli.output import CliError, complain, harmless, print_table
+from placeos.cli.resources import Node, Overview
 from placeos.cli.session import Session
 
 
@@ -169,3 +172,20 @@ def test_no_text_of_a_driver_steers_the_terminal(capsys):
     told = capsys.readouterr()
     assert shown in told.out
     assert told.err.count(shown) == 2
+
+
+def test_status_names_cores_that_say_nothing(capsys):
+    view = View(
+        number=7,
+        members=[Member("core-1", eligible=True)],
+        base=[Past("core-1"), Past("core-3", "3", "lost")],
+        waiting_for=["nobody vouches that these have ended: core-3 (3)"],
+        cores=[Core("core-1"), Core("core-2", answers=False)],
+    )
+    node = Node("core-1", zone="west", version="1.2.3", wish="ready", modules_owned=4)
+    resources._print_status(Overview("http://x", "v1", [node], view, 4, 4, 0, [], []))
+    shown = capsys.readouterr().out
+    assert ["west", "1.2.3", "ready", "4"] == shown.splitlines()[2].split()[1:5]
+    assert "Registered, but does not answer: core-2\n" in shown
+    assert "Lost: core-3\n" in shown
+    assert "View: 7, not completed\n  waits: nobody vouches" in shown

@@ -126,7 +126,7 @@ def not_registered(identity: str) -> errors.ApiError:
 
 async def stats_of_nodes(call: Call) -> list[tuple[NodeInfo, Stats]]:
     """Every node that answers, with what it says of itself."""
-    nodes = call.services.router.nodes()
+    nodes = sorted(call.services.router.nodes(), key=lambda node: node.identity)
     answers = await asyncio.gather(*(ask_stats(call, node.identity) for node in nodes))
     return [(node, stats) for node, stats in zip(nodes, answers, strict=True) if stats is not None]
 

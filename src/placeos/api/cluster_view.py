@@ -180,11 +180,19 @@ def waiting_for(
         reasons = _unreleased(view, found) if found is not None else []
     for one in stats:
         told = (one or {}).get("membership") or {}
-        if view is None or told.get("view", 0) in (0, view.number):  # else it has not read it yet
+        if _is_up_to_date(view, told.get("view", 0)):
             reasons += told.get("waiting_for", ())
     if view is not None and not view.completed and not reasons:
         reasons.append(f"view {view.number} was written a moment ago")
     return list(dict.fromkeys(reasons))
+
+
+def _is_up_to_date(view: View | None, number: int) -> bool:
+    """Whether a core that knows the view of this number may have something to say of this one:
+    it has read it, or does not believe it."""
+    if view is None or number == 0:
+        return True
+    return number > view.number or (number == view.number and not view.completed)
 
 
 def _why_dark(found: Reading | None) -> str:
