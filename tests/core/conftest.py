@@ -232,6 +232,11 @@ async def etcd(engines) -> AsyncIterator[Etcd]:
         yield client
 
 
+@pytest.fixture(name="core_process")
+def core_process_class():
+    return CoreProcess
+
+
 @pytest.fixture(name="Building")
 def building_class():
     return Building
