@@ -185,7 +185,7 @@ def test_status_names_cores_that_say_nothing(capsys):
     node = Node("core-1", zone="west", version="1.2.3", wish="ready", modules_owned=4)
     resources._print_status(Overview("http://x", "v1", [node], view, 4, 4, 0, [], []))
     shown = capsys.readouterr().out
-    assert ["west", "1.2.3", "ready", "4"] == shown.splitlines()[2].split()[1:5]
+    assert shown.splitlines()[2].split()[1:5] == ["west", "1.2.3", "ready", "4"]
     assert "Registered, but does not answer: core-2\n" in shown
     assert "Lost: core-3\n" in shown
     assert "View: 7, not completed\n  waits: nobody vouches" in shown

@@ -46,8 +46,8 @@ def _register_over_a_living_key() -> None:
     txn = Etcd.txn
 
     async def blind(self, compares, writes):
-        registers = len(writes) == 1 and isinstance(writes[0], Put) and b"incarnation" in (
-            writes[0].value
+        registers = (
+            len(writes) == 1 and isinstance(writes[0], Put) and b"incarnation" in (writes[0].value)
         )
         return await txn(self, () if registers else compares, writes)
 
