@@ -113,6 +113,9 @@ def test_everybody_is_asserted_only_where_no_core_knows_better():
     item = KeyValue(member_key("core", "b"), msgspec.json.encode(knowing), 1, 1)
     with pytest.raises(Refused, match="known to b"):
         orders.assert_dead(reading.read(Listing(9, [item])), "", "*", ME)
+    with pytest.raises(Refused, match="known to b"):  # it will say so at its next renewal
+        orders.assert_dead(read(view("b", lost=("a",)), b="ready"), "", "*", ME)
+    assert orders.assert_dead(read(view("a"), b="ready"), "", "*", ME)[1] == ["*"]
 
 
 def test_balancing_keeps_all_but_the_exceptions():

@@ -158,7 +158,12 @@ def _named(found: Reading, identity: str, incarnation: str) -> list[str]:
 
 def _refuse_with_memory(found: Reading) -> None:
     """`*` is for the case that no core knows what there was."""
-    remembering = [one.identity for one in found.seen.live if one.remembers]
+    view = found.seen.view
+    remembering = [
+        one.identity
+        for one in found.seen.live
+        if one.remembers or (view is not None and view.member(one.incarnation))
+    ]
     if remembering:
         who = ", ".join(remembering)
         raise Refused(f"the last view is known to {who}: name the core that runs no more")
