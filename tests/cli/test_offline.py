@@ -90,7 +90,7 @@ def test_an_address_that_is_none_is_refused():
 def test_a_service_without_configuration_names_what_is_missing():
     outcome = placeos("auth")
     assert outcome.returncode == 2
-    assert "PLACEOS_SECRETS is not set" in outcome.stderr
+    assert "PLACEOS_DATA is not set" in outcome.stderr
 
 
 @pytest.mark.usefixtures("home")
