@@ -67,6 +67,7 @@ async def test_all_go_on_while_etcd_is_away_for_all(three, lines):
     assert three[0].view.number >= before.number
 
 
+@pytest.mark.long
 async def test_not_for_longer_than_the_limit(place, lines):
     timing = Timing(ttl=4, limit=7)
     cores = [place(one, timing=timing, endpoints=[lines[one].url]) for one in THREE[:2]]
@@ -89,6 +90,7 @@ async def test_one_that_can_renew_says_no(three, lines):
     await until(lambda: two.identities == three_.identities == THREE[1:], TIMING.ttl + 6)
 
 
+@pytest.mark.long
 async def test_one_that_is_silent_lets_nobody_go_on(three, lines):
     one, two, _ = three
     two.silent = True
@@ -170,6 +172,7 @@ async def test_a_core_that_owes_only_etcd_a_release_goes_on(place, lines, monkey
     await until(lambda: all(one.may_start for one in cores), 20)
 
 
+@pytest.mark.long
 async def test_one_core_asks_nobody_and_goes_on(place, lines):
     one = place("core-1", timing=TIMING, endpoints=[lines["core-1"].url])
     await until(lambda: one.may_start)
