@@ -3,14 +3,14 @@
 The rules that `cluster/handover.py` holds are broken in `handover/switches.py`, under the search.
 These are about what happens between processes, etcd, the kernel and devices. To see one by hand:
 
-    PLACEOS_BREAK="joiner eligible at once" .venv/bin/pytest -n 0 -p broken tests/cluster/...
+    PLACEOS_BREAK="joiner eligible at once" .venv/bin/pytest -n 0 -p broken tests/cluster
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 import msgspec
@@ -146,19 +146,6 @@ def _freeze_constant(module, name: str) -> None:
     pytest.MonkeyPatch.setattr = guarded
 
 
-def _no_kernel_timer() -> None:
-    """Neither in core nor, for they are started by it, in any fork parent."""
-    from placeos.driver.fencing.timer import KillTimer
-
-    KillTimer.arm = lambda self, deadline: None
-
-
-def _no_lingering_sockets() -> None:
-    from placeos.driver.fencing import unsent
-
-    unsent.die_with_process = lambda sock: None
-
-
 def _batch_without_its_number() -> None:
     import itertools
 
@@ -228,7 +215,7 @@ SWITCHES: Final = {
             _no_promise,
             (
                 "tests/cluster/test_going_on.py::"
-                "test_a_promise_keeps_a_view_without_the_asker_from_being_released",
+                "test_before_a_promise_is_over_nobody_takes_the_askers_place",
             ),
         ),
         Switch(
@@ -246,5 +233,3 @@ SWITCHES: Final = {
 
 if (_thrown := os.environ.get(VARIABLE)) is not None:
     SWITCHES[_thrown].throw()
-
-__all__ = ["SWITCHES", "VARIABLE", "Switch", "replace"]

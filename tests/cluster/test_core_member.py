@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from taking_part import SHORT, holds, until
 
-from placeos.cluster.etcd import Put
+from placeos.cluster.etcd import Etcd, Put
 from placeos.cluster.reading import ASSERTED, RELEASED
 from placeos.cluster.registry import Registration, member_key
 from placeos.cluster.view import VIEW_KEY, View
@@ -246,3 +246,18 @@ async def test_an_operators_word_ends_the_wait_for_one_that_was_lost(place, etcd
     await holds(lambda: not two.may_start, 1.0)
     await etcd.txn([], [Put(ASSERTED + one.incarnation, b"")])
     await until(lambda: two.may_start)
+
+
+async def test_a_part_of_it_that_fails_is_not_silent(place, monkeypatch, caplog):
+    one = place("core-1")
+    await until(lambda: one.may_start)
+
+    async def fail(self, prefix):
+        raise RuntimeError("a mistake of ours")
+        yield
+
+    monkeypatch.setattr(Etcd, "follow", fail)
+    two = place("core-2")
+    await until(lambda: two.ended == ["its membership failed"])
+    assert "a mistake of ours" in caplog.text
+    assert one.ended == []

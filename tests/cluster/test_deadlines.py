@@ -44,6 +44,7 @@ async def test_a_frozen_core_is_gone_after_its_lease_and_the_others_vouch(place)
     assert three.may_start  # as far as it knows; the kernel has killed it by now
 
 
+@pytest.mark.long
 async def test_without_a_witness_the_limit_is_waited_for(place):
     timing = Timing(ttl=3, limit=5)
     one = place("core-1", timing=timing)
@@ -149,7 +150,7 @@ async def test_a_single_core_under_placeos_up_has_no_deadline_until_another_come
     assert one.ended == []
 
 
-@pytest.mark.parametrize("dead", ["", "operator"])
+@pytest.mark.parametrize("dead", [pytest.param("", marks=pytest.mark.long), "proven"])
 async def test_nobody_takes_the_place_of_a_single_core_unasked(place, etcd, dead):
     """It goes on without etcd for ever: only its proof or an operator's word says otherwise."""
     timing = Timing(ttl=3, limit=3)

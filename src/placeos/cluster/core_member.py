@@ -164,8 +164,8 @@ class CoreMember:
 
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
-        async with self._etcd:
-            beside = [asyncio.create_task(one) for one in (self._watch(), self._end_in_time())]
+        async with self._etcd, asyncio.TaskGroup() as tasks:
+            beside = [tasks.create_task(one) for one in (self._watch(), self._end_in_time())]
             try:
                 while not self._stopping:
                     self._wake.clear()
@@ -175,7 +175,6 @@ class CoreMember:
             finally:
                 for task in beside:
                     task.cancel()
-                await asyncio.gather(*beside, return_exceptions=True)
                 # Of a core that did not leave it is not known whether all that it ran has ended.
                 if handover.membership(self.memory) is None:
                     await self._renewal.give_up()
