@@ -10,13 +10,14 @@ from rig import Rig, running
 
 MODULES = 60
 HERE = Path(__file__).parent
+HURT = ("test_chaos.py", "test_cut.py", "test_members.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What hurts a platform is marked, and comes last, as the proofs of a whole platform do."""
 
     def hurts(item: pytest.Item) -> bool:
-        return item.path.parent == HERE and item.path.name in ("test_chaos.py", "test_cut.py")
+        return item.path.parent == HERE and item.path.name in HURT
 
     for item in filter(hurts, items):
         item.add_marker(pytest.mark.chaos)

@@ -8,7 +8,7 @@ from campaign import FAULTS
 from rig import Rig
 from rounds import Phase, observe
 
-SHORT_FREEZE = 8.0  # seconds: the lease, and time for somebody else
+SHORT_FREEZE = 7.0  # seconds: the lease, and time for somebody else
 
 
 async def kept(rig: Rig, *phases: Phase) -> None:

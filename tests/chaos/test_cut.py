@@ -12,7 +12,7 @@ from faults import CRASH
 from rounds import Phase, observe
 
 MODULES = 40
-SHORT = 8.0  # seconds: the lease, and time for somebody else
+SHORT = 7.0  # seconds: the lease, and time for somebody else
 
 pytestmark = pytest.mark.skipif(bool(netns.possible()), reason=netns.possible() or "")
 
