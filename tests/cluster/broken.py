@@ -169,7 +169,7 @@ SWITCHES: Final = {
         Switch(
             "registering over a living key",
             _register_over_a_living_key,
-            (CORE_MEMBER + "test_of_several_with_one_identity_one_registers",),
+            (CORE_MEMBER + "test_a_key_that_appeared_since_it_was_read_is_not_written_over",),
         ),
         Switch(
             "a view from a stale member list",

@@ -7,11 +7,13 @@ import logging
 
 import msgspec
 import pytest
-from taking_part import SHORT, holds, until
+from taking_part import EPOCH, SHORT, holds, until
 
 from placeos.cluster.etcd import Etcd, Put
+from placeos.cluster.handover import Memory
 from placeos.cluster.reading import ASSERTED, RELEASED
-from placeos.cluster.registry import Registration, member_key
+from placeos.cluster.registry import PREFIX, Registration, member_key
+from placeos.cluster.renewal import Renewal
 from placeos.cluster.view import VIEW_KEY, View
 
 BOTH = ("core-1", "core-2")
@@ -148,6 +150,18 @@ async def test_of_several_with_one_identity_one_registers(place, etcd):
     await until(lambda: sum(one.may_start for one in several) == 1)
     await holds(lambda: sum(one.view is not None and one.may_start for one in several) == 1, 0.5)
     assert await writers(etcd, key, start) == {one.incarnation for one in several if one.may_start}
+
+
+async def test_a_key_that_appeared_since_it_was_read_is_not_written_over(place, etcd):
+    """Whoever decided by an older listing finds out from the transaction."""
+    listing = await etcd.list(PREFIX)
+    one = place("core-1")
+    await until(lambda: one.may_start)
+    late = Renewal(etcd, 60)
+    late.lease = await etcd.grant(60)
+    memory = Memory("core-1", "late", EPOCH)
+    assert await late._register(Registration("late", "h:1"), memory, listing)  # it was tried
+    assert (await registered(etcd)).incarnation == one.incarnation
 
 
 async def test_the_second_of_one_identity_says_so_and_waits(place, etcd, caplog):
