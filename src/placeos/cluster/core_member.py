@@ -25,6 +25,7 @@ from placeos.cluster.handover import Act, Memory, Release, Timing, Wish, Write
 from placeos.cluster.reading import Reading
 from placeos.cluster.registry import PREFIX, Registration, member_key
 from placeos.cluster.renewal import Renewal, Taken
+from placeos.cluster.waiting import waiting_for
 
 log = logging.getLogger("placeos.cluster")
 
@@ -327,7 +328,7 @@ class CoreMember:
         )
         if mine or self._owed[0] != self._view_name():
             self._owed = ("" if mine else self._view_name(), at)
-        self.reasons = handover.waiting_for(memory, found.seen, at, self._timing)
+        self.reasons = waiting_for(memory, found.seen, at, self._timing)
 
     # -- without etcd ---------------------------------------------------------------------------
 

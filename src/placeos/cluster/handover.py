@@ -161,6 +161,14 @@ def membership(memory: Memory) -> Member | None:
     return memory.view.member(memory.incarnation) if memory.view is not None else None
 
 
+def may_keep(memory: Memory) -> bool:
+    """Whether what runs here and is still this core's may go on. Not if a view was completed
+    that lacked it, which it missed (its registration was deleted by hand)."""
+    return memory.view is not None and any(
+        past.incarnation == memory.incarnation for past in memory.view.base
+    )
+
+
 def may_start(memory: Memory) -> bool:
     """Whether what the newest view gives to this core may be started (else only kept)."""
     return memory.view is not None and memory.view.completed and membership(memory) is not None
@@ -277,28 +285,6 @@ def vouched(memory: Memory, view: View, now: float, timing: Timing) -> bool:
         for past in view.base
         if past.fate == "lost"
     )
-
-
-def waiting_for(memory: Memory, seen: Seen, now: float, timing: Timing) -> tuple[str, ...]:
-    """Why the newest view is not completed yet, in words for an operator."""
-    view = memory.view
-    if memory.amiss is not None or view is None:
-        return ("etcd holds no view that this core can believe",)
-    if view.completed:
-        return ()
-    released = dict(seen.released)
-    reasons = [
-        f"{one.identity} has not released view {view.number}"
-        for one in view.members
-        if released.get(one.incarnation) != view.name
-    ]
-    if not keeps_promises(memory, view, now):
-        reasons.append(f"{memory.identity} told a core to go on that is not in view {view.number}")
-    if not vouched(memory, view, now, timing):
-        lost = [past for past in view.base if past.fate == "lost"]
-        names = ", ".join(f"{past.identity} ({past.incarnation})" for past in lost)
-        reasons.append(f"nobody vouches that these have ended: {names}")
-    return tuple(reasons)
 
 
 def completed(view: View) -> View:

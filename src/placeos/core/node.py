@@ -69,6 +69,7 @@ class Node:
         self._parts: Parts
         self._view: views.View | None = None
         self._may_start = False
+        self._may_keep = False
         self._foreign: set[str] = set()  # modules that ran here and another core's are now
         self._settled = ""
         self._stopped = asyncio.Event()
@@ -120,6 +121,7 @@ class Node:
         if view is not None and handover.membership(memory) is None:
             view = msgspec.structs.replace(view, members=())
         self._may_start = handover.may_start(memory)
+        self._may_keep = handover.may_keep(memory)
         if view == self._view:
             return
         same = view is not None and self._view is not None and view.name == self._view.name
@@ -241,7 +243,8 @@ class Node:
         parts = self._parts
         ours = self.owns(module)
         # Until the view is completed its module may still run where it was; unless that is here.
-        allowed = ours and (self._may_start or module in parts.executor.desired)
+        kept = self._may_keep and module in parts.executor.desired
+        allowed = ours and (self._may_start or kept)
         wanted = want(parts.configuration, module, self.versions) if allowed else None
         if not ours and module in parts.executor.instances:
             self._foreign.add(module)
@@ -269,7 +272,10 @@ class Node:
             self._stopped.set()
 
     def _is_settled(self) -> bool:
-        return not self._touched and all(map(self.owns, self._parts.executor.instances))
+        running = self._parts.executor.instances
+        return not self._touched and (
+            all(map(self.owns, running)) if self._may_keep else not running
+        )
 
     def _left(self, module: str) -> None:
         """A module does not run here (any more)."""

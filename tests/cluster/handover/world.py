@@ -148,7 +148,7 @@ def _node_steps(world: World, place: int, node: Node) -> Iterator[tuple[str, Wor
         yield "lost", put(world, place, replace(node, sent=None, read=None))
     if node.act is not None and node.cut:
         yield "lost write", put(world, place, replace(node, act=None))
-    if set(node.running) - given(memory):
+    if set(node.running) - kept(memory):
         yield "stop", put(world, place, stopped(node))
     if node.wish == "draining" and not node.idle:
         yield "end", put(world, place, replace(node, running=(), idle=True))
@@ -263,10 +263,15 @@ def died(node: Node) -> Node:
     return Node(starts=node.starts, cut=node.cut, act=node.act, actor=node.actor)
 
 
+def kept(memory: Memory) -> set[int]:
+    """The modules that may go on where they run."""
+    return given(memory) if handover.may_keep(memory) else set()
+
+
 def stopped(node: Node) -> Node:
     """It ended what the newest view does not give to it."""
     assert node.memory is not None
-    keep = given(node.memory)
+    keep = kept(node.memory)
     return replace(node, running=tuple(one for one in node.running if one in keep))
 
 
@@ -341,7 +346,7 @@ def reply(world: World, place: int) -> World:
         node = replace(node, until=max(int(until), node.until or int(until)), renewed=sent)
     if handover.unlimited(memory):
         node = replace(node, until=FOREVER)
-    settled = not set(node.running) - given(memory)
+    settled = not set(node.running) - kept(memory)
     leave = handover.leaving(memory, seen) if node.idle else None
     act = leave or handover.decide(memory, seen, 0, TIMING, settled=settled)
     world = recorded(world, memory.view)
