@@ -336,7 +336,7 @@ async def test_malformed_requests(write_driver):
             (Command.START, b"[]"),
             (Command.UPDATE, b'{"id": 5}'),
             (Command.LOAD, b""),
-            (99, b""),
+            (Command.JOBS, b""),
         ):
             with pytest.raises(CallError) as caught:
                 await calls.core.ask(Header(command), payload, LIMIT)
