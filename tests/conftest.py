@@ -31,8 +31,9 @@ _numbers = itertools.count(1)
 
 
 class AcceptanceTogether(LoadScopeScheduling):  # type: ignore[misc]
-    """Two tests at a time, but those of the whole platform, which come last, one after the other:
-    they share it, and what they promise of its speed is promised of a machine of its own."""
+    """Three tests at a time, for most of them wait most of the time. Those of the whole platform
+    come last, one after the other: they share it, and what they promise of its speed is promised
+    of a machine of its own."""
 
     def _split_scope(self, nodeid: str) -> str:
         return "acceptance" if nodeid.startswith(_ALONE) else nodeid

@@ -133,6 +133,7 @@ def test_a_drain_is_followed_and_the_module_is_explained(say, try_):
     wait(lambda: "Owner: core-2" in say("cluster", "explain", module))
 
 
+@pytest.mark.long
 def test_the_last_core_is_drained_only_by_force(say, try_):
     assert json.loads(say("cluster", "drain", "core-1", "--json"))["drained"] == ["core-1"]
     say("cluster", "drain", "core-3", "--no-wait")
@@ -177,6 +178,7 @@ def test_what_is_not_there_is_said_with_what_is(try_, words, hint):
     assert hint in outcome.stderr
 
 
+@pytest.mark.long
 def test_a_killed_core_is_told_of_and_comes_back(try_, view, platform):
     os.kill(platform.read()["pids"]["core-3"], 9)
     seen = wait(lambda: takers(view()) == ["core-1", "core-2"])

@@ -325,6 +325,7 @@ async def test_the_work_is_done_at_a_bounded_rate(house, redis, until, monkeypat
 # -- with a core ---------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 async def test_what_was_deleted_while_its_owner_was_down_is_cleaned(
     building, core, call, becomes, redis, until
 ):

@@ -29,7 +29,10 @@ HANGS = """
 """
 
 
-@pytest.mark.parametrize("hook", ["stopped", "disconnected", "connected", "started", "login"])
+LONG = [pytest.param(hook, marks=pytest.mark.long) for hook in ("connected", "started", "login")]
+
+
+@pytest.mark.parametrize("hook", ["stopped", "disconnected", *LONG])
 async def test_hooks_that_never_end(write_driver, hook):
     device = ScriptedDevice()
     file = write_driver(HANGS.format(hook=hook))
