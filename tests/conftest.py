@@ -31,9 +31,8 @@ _numbers = itertools.count(1)
 
 
 class AcceptanceTogether(LoadScopeScheduling):  # type: ignore[misc]
-    """Three tests at a time, for most of them wait most of the time. Those of the whole platform
-    come last, one after the other: they share it, and what they promise of its speed is promised
-    of a machine of its own."""
+    """Two tests at a time, but those of the whole platform, which come last, one after the other:
+    they share it, and what they promise of its speed is promised of a machine of its own."""
 
     def _split_scope(self, nodeid: str) -> str:
         return "acceptance" if nodeid.startswith(_ALONE) else nodeid

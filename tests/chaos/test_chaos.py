@@ -18,6 +18,7 @@ async def kept(rig: Rig, *phases: Phase) -> None:
         assert result.verdict.ok, f"{phase.name}: {result.verdict.report()}"
 
 
+@pytest.mark.long
 async def test_a_core_joins_beside_a_frozen_one_and_leaves(rig: Rig) -> None:
     await kept(rig, *faults.join_beside_frozen("core-4", "core-1"))
 

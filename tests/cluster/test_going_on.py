@@ -119,6 +119,7 @@ async def test_a_proven_successor_answers_for_its_predecessor(three, lines, plac
     assert not again.may_start
 
 
+@pytest.mark.long
 async def test_before_a_promise_is_over_nobody_takes_the_askers_place(three, lines, monkeypatch):
     """And who waits for that is not late: it is no reason to stop renewing."""
     monkeypatch.setattr(core_member, "OVERDUE", 1.0)

@@ -91,6 +91,7 @@ async def test_balancing_is_a_view_that_moves_nothing(orders, start, settled, bu
     assert await call(module, "pid") == pid
 
 
+@pytest.mark.long
 async def test_the_word_of_an_operator_takes_the_place_of_proof(
     orders, start, settled, until, building, call, etcd
 ):

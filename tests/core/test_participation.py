@@ -119,6 +119,7 @@ async def settled(redis: Redis, modules) -> bool:
     return all(b"kept" in one and b"connected" in one for one in found.values())
 
 
+@pytest.mark.long
 async def test_a_killed_core_is_replaced_in_time(cores, modules, etcd, runs_on, until):
     first, second = await two(cores, etcd, until)
     await all_on(runs_on, modules, first, second)
@@ -176,6 +177,7 @@ def alive(pid: int) -> bool:
         return False
 
 
+@pytest.mark.long
 async def test_a_frozen_core_is_killed_before_another_runs_its_modules(
     cores, modules, etcd, runs_on, until
 ):

@@ -62,7 +62,7 @@ def go_far(seed: int, length: int) -> None:
     assert recovers(world)
 
 
-@settings(max_examples=2_000, deadline=None)
+@settings(max_examples=1_000, deadline=None)
 @given(st.integers(0, 2**32), st.sampled_from((60, 150, 300)))
 def test_long_ways_at_random(seed: int, length: int) -> None:
     go_far(seed, length)
