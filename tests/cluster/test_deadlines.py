@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from held_line import Line
@@ -148,6 +150,28 @@ async def test_a_single_core_under_placeos_up_has_no_deadline_until_another_come
     assert not any(member.standalone for member in one.view.members)
     await until(lambda: one.extensions[-1].extended < core_member.now() + SHORT.ttl)
     assert one.ended == []
+
+
+def busy(thread: threading.Thread) -> float:
+    """Seconds of processor time that a thread has used."""
+    fields = Path(f"/proc/self/task/{thread.native_id}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+async def test_a_single_core_waits_at_rest_for_etcd_to_come_back(place, engines):
+    """Its deadline is past by then, and means nothing."""
+    before = set(threading.enumerate())
+    async with Line(port(engines.etcd_endpoints[0])) as line:
+        one = place("core-1", timing=SHORT, standalone=True, endpoints=[line.url])
+        await until(lambda: one.may_start)
+        (thread,) = {it for it in threading.enumerate() if it.name == "membership"} - before
+        line.open.clear()
+        await until(lambda: one.deadline < 0, 12)
+        used = busy(thread)
+        await holds(lambda: one.ended == [], 2.0)
+        assert busy(thread) - used < 0.3
+        line.open.set()
+        await one.stop()
 
 
 @pytest.mark.parametrize("dead", [pytest.param("", marks=pytest.mark.long), "proven"])

@@ -194,7 +194,7 @@ class CoreMember:
             if self.deadline and left <= 0 and not handover.unlimited(self.memory):
                 self._tell(self._duties.ended, "its lease ended")
                 return
-            await asyncio.sleep(max(0.0, left) if self.deadline else self._timing.ttl / RENEWALS)
+            await asyncio.sleep(left if left > 0 else self._timing.ttl / RENEWALS)
 
     async def _watch(self) -> None:
         """Any change may be a reason to act: look at once."""
