@@ -201,7 +201,7 @@ def _why_dark(found: Reading | None) -> str:
 
 
 def _unreleased(view: View, found: Reading) -> list[str]:
-    """Told as `cluster.waiting` tells it, so that it is shown once."""
+    """Told as `cluster.reasons` tells it, so that it is shown once."""
     there = {one.incarnation for one in found.seen.live}
     released = dict(found.seen.released)
     reasons = [

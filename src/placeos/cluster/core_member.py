@@ -23,9 +23,9 @@ from placeos.cluster.access import EtcdAccess
 from placeos.cluster.etcd import Etcd, EtcdError
 from placeos.cluster.handover import Act, Memory, Release, Timing, Wish, Write
 from placeos.cluster.reading import Reading
+from placeos.cluster.reasons import waiting_for
 from placeos.cluster.registry import PREFIX, Registration, member_key
 from placeos.cluster.renewal import Renewal, Taken
-from placeos.cluster.waiting import waiting_for
 
 log = logging.getLogger("placeos.cluster")
 

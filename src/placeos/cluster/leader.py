@@ -39,19 +39,6 @@ def election_key(duty: str) -> str:
     return PREFIX + duty
 
 
-async def leaders(etcd: Etcd) -> dict[str, str]:
-    """Identity of the leader of each duty that has one. Raises EtcdError."""
-    found = {}
-    for item in (await etcd.list(PREFIX)).items:
-        try:
-            found[item.key.removeprefix(PREFIX)] = msgspec.json.decode(
-                item.value, type=Leader
-            ).leader
-        except msgspec.MsgspecError:
-            continue
-    return found
-
-
 class Election:
     """Campaigns for one duty. The owner runs `run()`.
 

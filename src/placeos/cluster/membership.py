@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-import time
 from typing import Final
 
 import msgspec
@@ -44,7 +43,6 @@ class Membership:
         self._ttl = ttl
         self._lease = 0
         self.registered = asyncio.Event()
-        self.renewed_at = 0.0  # send time of the last successful renewal, monotonic
 
     @property
     def lease(self) -> int:
@@ -80,7 +78,6 @@ class Membership:
 
     async def _take(self) -> bool:
         """One try to put our key under a lease of ours. Whether it is there."""
-        asked = time.monotonic()
         if not self._lease or not await self._etcd.keep_alive(self._lease):
             self._lease = await self._etcd.grant(self._ttl)
         present = await self._etcd.get(self._key)
@@ -88,15 +85,11 @@ class Membership:
             condition = Compare(self._key, "create", 0)
         elif self._is_ours(present):
             if present.lease == self._lease:
-                self.renewed_at = asked
                 return True
             condition = Compare(self._key, "mod", present.mod_revision)
         else:
             return False
-        taken = await self._etcd.txn([condition], [Put(self._key, self._value, self._lease)])
-        if taken:
-            self.renewed_at = asked
-        return taken
+        return await self._etcd.txn([condition], [Put(self._key, self._value, self._lease)])
 
     def _is_ours(self, present: KeyValue) -> bool:
         try:
@@ -109,7 +102,6 @@ class Membership:
         """Renew until the lease or the key is gone. Raises EtcdError when etcd is away."""
         while True:
             await asyncio.sleep(self._ttl / RENEWALS)
-            asked = time.monotonic()
             if not await self._etcd.keep_alive(self._lease):
                 log.warning("lease was lost", extra={"identity": self._identity})
                 self._lease = 0
@@ -118,7 +110,6 @@ class Membership:
             if present is None or present.lease != self._lease:
                 log.warning("registration was lost", extra={"identity": self._identity})
                 return
-            self.renewed_at = asked
 
     async def _leave(self) -> None:
         self.registered.clear()

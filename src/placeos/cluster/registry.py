@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from placeos.cluster.etcd import Compacted, Etcd, EtcdError, KeyValue, pause
+from placeos.cluster.etcd import Etcd, KeyValue, Listing
 from placeos.cluster.handover import Wish
 from placeos.cluster.view import VIEW_KEY, View
 
@@ -60,7 +60,6 @@ class Registry:
         self._etcd = etcd
         self._nodes: dict[str, dict[str, NodeInfo]] = {}
         self.view: View | None = None
-        self.view_revision = 0  # mod_revision of the view key; 0 while there is none
         self.listeners: list[Callable[[], None]] = []
         self.loaded = asyncio.Event()
         self._listed = 0  # revision of the last listing: the watch may still be behind it
@@ -69,30 +68,24 @@ class Registry:
         """Registered instances of a service, by identity."""
         return self._nodes.get(service, {})
 
-    def services(self) -> list[str]:
-        """Names of services with a registered instance."""
-        return sorted(name for name, nodes in self._nodes.items() if nodes)
-
     async def run(self) -> None:
         """Follow etcd until cancelled."""
-        attempt = 0
-        while True:
-            try:
-                revision = await self.refresh()
-                attempt = 0
-                while True:
-                    revision = await self._follow(revision)
-            except Compacted:
+        async for seen in self._etcd.follow(PREFIX):
+            if isinstance(seen, Listing):
+                self._take(seen)
                 continue
-            except EtcdError as error:
-                if attempt == 0:
-                    log.warning("cluster view is stale", extra={"reason": str(error)})
-                await pause(attempt)
-                attempt += 1
+            changed = False
+            for event in seen.events:
+                if event.revision > self._listed:  # a refresh may be ahead of the watch
+                    changed |= self._apply(event.key, event.item)
+            if changed:
+                self._announce()
 
-    async def refresh(self) -> int:
-        """List everything now; the revision it is of. Raises EtcdError."""
-        listing = await self._etcd.list(PREFIX)
+    async def refresh(self) -> None:
+        """List everything now. Raises EtcdError."""
+        self._take(await self._etcd.list(PREFIX))
+
+    def _take(self, listing: Listing) -> None:
         nodes: dict[str, dict[str, NodeInfo]] = {}
         view: KeyValue | None = None
         for item in listing.items:
@@ -107,33 +100,13 @@ class Registry:
         self._nodes = nodes
         if view is not None:
             changed |= self._set_view(view)
-        else:
-            self.view_revision = 0  # the last view stays in use until another is written
         self.loaded.set()
         if changed:
             self._announce()
-        return listing.revision
-
-    async def _follow(self, revision: int) -> int:
-        async for changes in self._etcd.watch(PREFIX, revision + 1):
-            if changes.revision < revision:
-                raise Compacted  # etcd lost its data and counts from the beginning
-            changed = False
-            for event in changes.events:
-                if event.revision > self._listed:
-                    changed |= self._apply(event.key, event.item)
-            if changes.events:  # others carry a revision whose events may still be on their way
-                revision = max(revision, changes.revision)
-            if changed:
-                self._announce()
-        return revision
 
     def _apply(self, key: str, item: KeyValue | None) -> bool:
         if key == VIEW_KEY:
-            if item is None:
-                self.view_revision = 0
-                return True  # somebody has to write it again
-            return self._set_view(item)
+            return item is not None and self._set_view(item)  # without one the last stays in use
         service, _, identity = key.removeprefix(PREFIX).partition("/")
         nodes = self._nodes.setdefault(service, {})
         node = _node(item) if item is not None else None
@@ -144,7 +117,6 @@ class Registry:
         return changed
 
     def _set_view(self, item: KeyValue) -> bool:
-        self.view_revision = item.mod_revision
         try:
             view = msgspec.json.decode(item.value, type=View)
         except msgspec.MsgspecError as error:

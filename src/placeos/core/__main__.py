@@ -1,6 +1,6 @@
 """`python -m placeos.core`: run one core."""
 
-from placeos.core.service import main
+from placeos.core.main import main
 from placeos.service import run
 
 if __name__ == "__main__":

@@ -6,10 +6,6 @@ import asyncio
 import functools
 import logging
 import os
-import resource
-import sys
-from contextlib import AsyncExitStack, suppress
-from typing import Final
 
 from redis.asyncio import Redis
 
@@ -17,7 +13,6 @@ from placeos import __version__
 from placeos.cluster.etcd import Etcd
 from placeos.cluster.handover import Timing
 from placeos.cluster.leader import Election
-from placeos.cluster.membership import new_incarnation
 from placeos.cluster.registry import Registration, Registry
 from placeos.cluster.routing import Router
 from placeos.cluster.view import View
@@ -39,11 +34,10 @@ from placeos.core.leadership import Leadership
 from placeos.core.listener import DebugLog, Listener
 from placeos.core.lookups import LookupWriter
 from placeos.core.node import Node, Parts
-from placeos.core.participation import Lost, Participation
+from placeos.core.participation import Participation
 from placeos.core.process.environments import Environments
 from placeos.core.process.fence import Fence
 from placeos.core.process.isolation import Isolation
-from placeos.core.process.limits import load as load_limits
 from placeos.core.process.meter import Meter
 from placeos.core.process.output import Output
 from placeos.core.process.processes import Processes
@@ -53,21 +47,16 @@ from placeos.core.settings_store import SettingsStore
 from placeos.core.state_writer import StateWriter
 from placeos.core.supervision import Supervision
 from placeos.core.view_hint import ViewHint
-from placeos.driver.confinement.confine import prctl
 from placeos.driver.environment_build import Packages
 from placeos.model.repository import Repository
 from placeos.state.bindings import Bindings
-from placeos.state.client import connect, on_other_server
+from placeos.state.client import on_other_server
 from placeos.state.lookups import Lookups
 from placeos.store import Database
 from placeos.wire.frame import Command
 
 log = logging.getLogger("placeos.core")
 
-FILES: Final = 16_384  # that a process should be allowed: ten thousand devices, and room
-
-_PR_SET_DUMPABLE = 4
-LOST: Final = 3  # exit status of a core whose lease ended: it is to be started anew
 LAST_WRITE = 0.3  # seconds for the last state when stopping
 LEAVE = 2.0  # seconds to tell the others that this core leaves
 
@@ -97,7 +86,7 @@ class Core:
         self._secret = secret
         self._etcd = etcd
         self.jobs = Jobs()
-        self.node = Node(config.identity, self._settle)
+        self.node = Node(config.identity, lambda view: self.participation.settle(view))
         self.supervision = Supervision(self.node, config.identity)
         self.registry = Registry(etcd)
         self.view_hint = ViewHint(redis, self.registry)
@@ -262,9 +251,6 @@ class Core:
         view = self.registry.view
         return view if view is not None and view.completed else None
 
-    def _settle(self, view: str) -> None:
-        self.participation.settle(view)
-
     def _configuration_changed(self, changes: set[Change]) -> None:
         self.node.configuration_changed(changes)
         self.housekeeping.look(record for _, record in changes)
@@ -370,60 +356,6 @@ class Core:
             log.info("left without saying so")
 
 
-async def main(config: Config) -> None:
-    """Run one core until cancelled."""
-    incarnation = new_incarnation()
-    _raise_file_limit()
-    with suppress(OSError):
-        prctl(_PR_SET_DUMPABLE, 0)  # what the environment tells us is nobody else's to read
-    async with AsyncExitStack() as stack:
-        folder = DataFolder(config.data / "core" / config.identity, incarnation)
-        await stack.enter_async_context(folder)
-        fence = Fence()
-        stack.callback(fence.close)
-        output = Output()
-        stack.callback(output.close)
-        limits = load_limits(os.environ)
-        isolation = Isolation(limits, folder.work, hidden=(config.data, config.secrets))
-        await asyncio.to_thread(isolation.open)
-        stack.push_async_callback(isolation.close)
-        database = Database(config.database_url)
-        await database.connect()
-        stack.push_async_callback(database.close)
-        redis = connect(config.redis_url)
-        stack.push_async_callback(redis.aclose)
-        etcd = await stack.enter_async_context(Etcd(config.etcd))
-        core = Core(
-            config,
-            incarnation=incarnation,
-            folder=folder,
-            fence=fence,
-            output=output,
-            isolation=isolation,
-            database=database,
-            redis=redis,
-            etcd=etcd,
-        )
-        try:
-            await core.run()
-        except* Lost as error:
-            log.critical("this core has lost its place", extra={"reason": str(error.exceptions[0])})
-            sys.exit(LOST)
-
-
 def _advertised(host: str) -> str:
     """The host under which others reach a listener on `host`."""
     return os.uname().nodename if host in ("0.0.0.0", "::", "") else host  # noqa: S104
-
-
-def _raise_file_limit() -> None:
-    """A socket per device: take what the system allows."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    except (OSError, ValueError) as error:
-        log.warning("file limit not raised", extra={"reason": str(error)})
-    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if most < FILES:
-        reason = f"a driver process can have {most} connections and files at most"
-        log.warning("few open files allowed", extra={"reason": reason, "wanted": FILES})

@@ -40,11 +40,6 @@ def use(page: Page | None) -> None:
     _Process.page = page
 
 
-def fenced() -> bool:
-    """Whether this process obeys a page."""
-    return _Process.page is not None
-
-
 def isolation_of(settings: Mapping[str, msgspec.Raw]) -> str:
     """The setting `isolation`, `extend` unless given. Raises InvalidSettings."""
     raw = settings.get("isolation")
@@ -69,10 +64,12 @@ class Permit:
         """Which deadline holds: a key of `PLACES`."""
         self.place = PLACES[isolation]
 
-    def check(self) -> None:
-        """Raises LeaseLost when nothing may be written."""
+    def check(self, drop: Callable[[str], None] | None = None) -> None:
+        """Raises LeaseLost when nothing may be written; `drop` is told why before."""
         page = _Process.page
         if page is not None and _clock(_BOOTTIME) >= page.deadlines[self.place]:
+            if drop is not None:
+                drop(LAPSED)
             raise LeaseLost(LAPSED)
 
     @property

@@ -13,7 +13,6 @@ from asyncssh.public_key import get_default_public_key_algs, get_public_key_algs
 
 from placeos.driver.errors import DriverError, LeaseLost, NoReply, Offline
 from placeos.driver.fencing import sockets
-from placeos.driver.fencing.permit import LAPSED
 from placeos.driver.framing import MAX_MESSAGE
 from placeos.driver.transports import base
 from placeos.driver.transports.base import Opening, cut
@@ -132,7 +131,7 @@ class Connection(asyncssh.SSHClient):
             return
         if self._farewell is not None:
             return
-        self._check()
+        self._permit.check(self.drop)
         self._log.wire("sent", data)
         self._shell.write(data)
         if self._shell.get_write_buffer_size() > MAX_UNSENT:
@@ -162,14 +161,6 @@ class Connection(asyncssh.SSHClient):
         """Bytes that the kernel was not given yet."""
         return 0 if self._shell is None else self._shell.get_write_buffer_size()
 
-    def _check(self) -> None:
-        """Raises LeaseLost."""
-        try:
-            self._permit.check()
-        except LeaseLost:
-            self.drop(LAPSED)
-            raise
-
     async def wait_closed(self) -> None:
         """Returns once the socket is closed."""
         if self._link is not None:
@@ -190,7 +181,7 @@ class Connection(asyncssh.SSHClient):
     async def _run(self, command: str, stdin: bytes) -> Output:
         if self._link is None or self._ended.is_set():
             raise Offline("the device is not connected")
-        self._check()
+        self._permit.check(self.drop)
         self._log.wire("sent", command.encode())
         run = _Run()
         try:

@@ -10,7 +10,6 @@ from typing import ClassVar, Final, cast
 
 from placeos.driver.errors import LeaseLost, Offline
 from placeos.driver.fencing import sockets
-from placeos.driver.fencing.permit import LAPSED
 from placeos.driver.framing import MAX_MESSAGE
 from placeos.driver.log import ModuleLogger
 from placeos.driver.settings import Settings
@@ -127,20 +126,12 @@ class Connection(asyncio.Protocol):
         connection is dropped."""
         if self._transport is None or self._farewell is not None:
             return
-        self._check()
+        self._permit.check(self.drop)
         self._log.wire("sent", data)
         self._transport.write(data)
         if self._transport.get_write_buffer_size() > MAX_UNSENT:
             self.drop(TAKES_NOTHING)
             raise Offline(TAKES_NOTHING)
-
-    def _check(self) -> None:
-        """Raises LeaseLost."""
-        try:
-            self._permit.check()
-        except LeaseLost:
-            self.drop(LAPSED)
-            raise
 
     def drop(self, reason: str) -> None:
         """End the connection at once."""
@@ -257,7 +248,7 @@ class TelnetConnection(Connection):
         out, self._telnet.out = self._telnet.out, bytearray()
         if out and self._transport is not None:
             try:
-                self._check()
+                self._permit.check(self.drop)
             except LeaseLost:
                 return
             self._transport.write(bytes(out))

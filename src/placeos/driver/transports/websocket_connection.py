@@ -17,7 +17,6 @@ from picows import WSCloseCode, WSFrame, WSMsgType, WSTransport
 
 from placeos.driver.errors import DriverError, LeaseLost
 from placeos.driver.fencing import sockets as device_sockets
-from placeos.driver.fencing.permit import LAPSED
 from placeos.driver.framing import MAX_MESSAGE
 from placeos.driver.transports import base, http_settings, tls
 from placeos.driver.transports.base import Opening, cut
@@ -133,20 +132,12 @@ class Connection(picows.WSListener):
         """Send one message. A device that takes none is dropped."""
         if self._transport is None or self._reason:
             return
-        self._check()
+        self._permit.check(self.drop)
         kind = WSMsgType.BINARY
         if isinstance(data, str):
             kind, data = WSMsgType.TEXT, data.encode()
         self._log.wire("sent", data)
         self._send(self._transport, kind, data)
-
-    def _check(self) -> None:
-        """Raises LeaseLost."""
-        try:
-            self._permit.check()
-        except LeaseLost:
-            self.drop(LAPSED)
-            raise
 
     def _send(self, transport: WSTransport, kind: WSMsgType, data: bytes) -> None:
         transport.send(kind, data)
@@ -201,7 +192,7 @@ class Connection(picows.WSListener):
 
     def _control(self, transport: WSTransport, kind: WSMsgType, data: bytes) -> None:
         with contextlib.suppress(LeaseLost):
-            self._check()
+            self._permit.check(self.drop)
             self._send(transport, kind, data)
 
     def _assemble(self, kind: WSMsgType, frame: WSFrame) -> None:
