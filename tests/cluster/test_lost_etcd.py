@@ -100,6 +100,21 @@ async def test_an_older_view_from_a_snapshot_is_not_believed(place, etcd):
     assert numbers == sorted(numbers)
 
 
+async def test_a_view_that_was_completed_is_not_believed_when_it_is_not_any_more(place):
+    """etcd got back a state from before; PostgreSQL tells. Without that word the core that is
+    missing would be left out as soon as its lease ends (`test_deadlines.py`)."""
+    one, two = place("core-1"), place("core-2", timing=Timing(ttl=3, limit=600))
+    await until(lambda: one.identities == two.identities == BOTH)
+    one.settling = two.settling = False
+    three = place("core-3", wish="preparing")
+    await until(lambda: one.number == three.number == 2)
+    view = one.view
+    one.known = three.known = view.progress + 1  # somebody took it completed, and may run by it
+    two.freeze()
+    await until(lambda: one.member.memory.amiss is not None, 12)
+    await holds(lambda: one.view.members == view.members, 4.0)
+
+
 async def test_a_real_wipe_under_running_cores(tmp_path, place):
     """Another process answers under its address, which begins with nothing."""
     async with emptied_etcd(tmp_path) as (endpoints, erase):

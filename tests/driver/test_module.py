@@ -151,10 +151,11 @@ async def test_a_call_that_comes_before_the_first_connection_waits_for_it(write_
 
         class Lamp(Driver):
             transport = TCP(port=9, ends_with=b"\\n")
-            go: asyncio.Event
+
+            def __init__(self) -> None:
+                self.go = asyncio.Event()
 
             async def started(self) -> None:
-                self.go = asyncio.Event()
                 await self.go.wait()
 
             def goes(self) -> None:

@@ -240,8 +240,8 @@ class CoreMember:
             self.lease_deadline = max(self.lease_deadline, until)
             self.deadline = max(self.deadline, until)
         self._extend()
-        if self.memory.amiss is not None:
-            await self._ask_postgres()
+        if handover.doubtful(self.memory):
+            await self._ask_postgres(found)
         if self.memory.view != before.view or (self.memory.amiss is None) != (before.amiss is None):
             self._owed = (self._view_name(), now())
             self._tell(self._duties.changed, self.memory)
@@ -252,7 +252,7 @@ class CoreMember:
         elif self.deadline:
             self._duties.extend(int(self.lease_deadline * 1e9), int(self.deadline * 1e9))
 
-    async def _ask_postgres(self) -> None:
+    async def _ask_postgres(self, found: Reading) -> None:
         asked = asyncio.run_coroutine_threadsafe(_awaited(self._duties.known()), self._core)
         try:
             async with asyncio.timeout(KNOWN):
@@ -260,7 +260,7 @@ class CoreMember:
         except Exception as error:  # whatever keeps it from telling
             self._complain("PostgreSQL cannot tell of views", str(error) or "time-out")
             return
-        self.memory = handover.told(self.memory, known.progress, known.past)
+        self.memory = handover.told(self.memory, found.seen, known.progress, known.past, now())
 
     # -- acting ---------------------------------------------------------------------------------
 

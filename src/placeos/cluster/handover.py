@@ -314,11 +314,17 @@ def successor(memory: Memory, seen: Seen, now: float, timing: Timing) -> View | 
     return None
 
 
-def told(memory: Memory, progress: int, past: tuple[Past, ...]) -> Memory:
-    """What a core knows after PostgreSQL told of the newest view there was."""
+def doubtful(memory: Memory) -> bool:
+    """Whether PostgreSQL should be asked before anything is decided: etcd may have got back a
+    state from before this very view was completed, and nothing in it would tell."""
+    return memory.amiss is not None or (memory.view is not None and not memory.view.completed)
+
+
+def told(memory: Memory, seen: Seen, progress: int, past: tuple[Past, ...], now: float) -> Memory:
+    """What a core knows after PostgreSQL told of the newest view that anybody took."""
     if progress <= memory.progress:
         return memory
-    return replace(memory, progress=progress, past=past)
+    return take(replace(memory, progress=progress, past=past), seen, now)
 
 
 def _may_restore(memory: Memory, view: View, seen: Seen, now: float, timing: Timing) -> bool:

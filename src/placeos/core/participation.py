@@ -28,6 +28,7 @@ log = logging.getLogger("placeos.core")
 
 ASK: Final = 1.2  # seconds in which another core must say yes
 DRAIN: Final = 20.0  # seconds to hand everything over before stopping without
+RECORD: Final = 0.5  # seconds that PostgreSQL may take before modules are started all the same
 RETRY: Final = 1.0  # seconds before PostgreSQL is asked again
 
 
@@ -83,7 +84,7 @@ class Participation:
         self._member: CoreMember | None = None
         self._lost: asyncio.Future[str] | None = None
         self._recorded = 0
-        self._unrecorded: View | None = None
+        self._latest: Memory | None = None
         self._record = asyncio.Event()
         self._incarnation = ""
         self._wish: Wish = "preparing"
@@ -216,9 +217,17 @@ class Participation:
     # -- duties ---------------------------------------------------------------------------------
 
     def _changed(self, memory: Memory) -> None:
-        if memory.view is not None and memory.view.progress > self._recorded:
-            self._unrecorded = memory.view
+        """What a view takes away ends at once; what a completed one gives is started when
+        PostgreSQL knows that it is completed, should etcd ever get older data back."""
+        self._latest = memory
+        view = memory.view
+        if view is not None and view.progress > self._recorded:
             self._record.set()
+            if view.completed:
+                return
+        self._tell(memory)
+
+    def _tell(self, memory: Memory) -> None:
         self._on_change(memory)
         self.changed.set()
 
@@ -281,9 +290,17 @@ class Participation:
         while True:
             await self._record.wait()
             self._record.clear()
-            view, self._unrecorded = self._unrecorded, None
-            if view is not None and not await self._write(view):
-                self._unrecorded = self._unrecorded or view
+            memory = self._latest
+            if memory is None or memory.view is None:
+                continue
+            try:
+                async with asyncio.timeout(RECORD):
+                    recorded = await self._write(memory.view)
+            except TimeoutError:
+                recorded = False
+            if memory is self._latest and memory.view.completed:
+                self._tell(memory)
+            if not recorded:
                 await asyncio.sleep(RETRY)
                 self._record.set()
 

@@ -20,7 +20,8 @@ WHOLE = [
     (1, Faults(joins=1, lates=1), 2),
     (2, Faults(drains=1, lates=1), 2),
 ]
-WHOLE_AND_LONG = [
+MOST = 1_500_000  # states: two minutes
+LONG = [
     (2, Faults(cuts=1, joins=1), 3),
     (2, Faults(cuts=2), 3),
     (3, Faults(cuts=3), 2),
@@ -31,20 +32,20 @@ WHOLE_AND_LONG = [
 ]
 
 
-def check(cores: int, faults: Faults, views: int, most: int) -> int:
-    found, _ = search(bounded(settled(cores), faults, views), two_owners, most)
-    return found
-
-
 @pytest.mark.parametrize(("cores", "faults", "views"), WHOLE)
 def test_everything_that_can_happen(cores: int, faults: Faults, views: int) -> None:
-    assert check(cores, faults, views, 120_000) > 500
+    found, all_of_it = search(bounded(settled(cores), faults, views), two_owners)
+    assert all_of_it
+    assert found > 500
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(("cores", "faults", "views"), WHOLE_AND_LONG)
-def test_more_that_can_happen(cores: int, faults: Faults, views: int) -> None:
-    assert check(cores, faults, views, 3_000_000) > 10_000
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(("cores", "faults", "views"), LONG)
+def test_much_that_can_happen(cores: int, faults: Faults, views: int) -> None:
+    """All of it for the first two; of the others what takes the fewest steps."""
+    found, _ = search(bounded(settled(cores), faults, views), two_owners, MOST)
+    assert found > 100_000
 
 
 def recovers(world: World) -> bool:

@@ -338,8 +338,8 @@ def reply(world: World, place: int) -> World:
     assert seen is not None
     assert sent is not None
     memory = handover.take(node.memory, seen, 0)
-    if memory.amiss is not None:
-        memory = handover.told(memory, world.known, world.past)
+    if handover.doubtful(memory):
+        memory = handover.told(memory, seen, world.known, world.past, 0)
     node = replace(node, memory=memory, sent=None, read=None)
     until = handover.deadline(memory, seen, sent, TIMING)
     if until is not None:
