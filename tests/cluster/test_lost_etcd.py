@@ -107,7 +107,8 @@ async def test_a_view_that_was_completed_is_not_believed_when_it_is_not_any_more
     await until(lambda: one.identities == two.identities == BOTH)
     one.settling = two.settling = False
     three = place("core-3", wish="preparing")
-    await until(lambda: one.number == three.number == 2)
+    await until(lambda: three.view is not None and len(three.view.members) == 3)
+    await until(lambda: one.number == three.number)
     view = one.view
     one.known = three.known = view.progress + 1  # somebody took it completed, and may run by it
     two.freeze()
